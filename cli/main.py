@@ -1,0 +1,33 @@
+"""The `eidola` command: one sub-command a stage. Heavy imports happen inside the commands that need them."""
+
+import sys
+
+import typer
+
+from ..schemas.errors import EidolaError
+from . import capture, convert, inspect, replay, report
+
+app = typer.Typer(
+    name="eidola",
+    help="Capture peer-to-peer GPU traffic, normalise it, and replay it at GPU counts nobody captured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(capture.app, name="capture")
+app.add_typer(convert.app, name="convert")
+app.add_typer(replay.app, name="replay")
+app.add_typer(report.app, name="report")
+app.command("inspect")(inspect.inspect)
+
+
+def main() -> None:
+    """Run the command line; every EidolaError becomes one paragraph on stderr and its exit code."""
+    try:
+        app()
+    except EidolaError as error:
+        typer.echo(f"eidola: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("eidola: interrupted; nothing that looks complete was left behind", err=True)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Raw records and other tools' traces -> the schema."""

@@ -1,0 +1,1 @@
+"""The schema -> simulated traffic at N GPUs -> results."""

@@ -1,0 +1,1 @@
+"""Pictures of traces and results; reads only schemas."""
