@@ -1,0 +1,177 @@
+"""The fabric: endpoints, switches, directed links, and where a message goes next.
+
+Nodes are numbered endpoints first. Routing is by interval rules at each node: the first rule of a node with
+`low <= destination < high` names a set of links, set `base + (destination - low) // stride`; among several the
+destination modulo their number picks one (destination-mod-k, as static fat-tree routing does). Rules grow with
+links, never with pairs of endpoints.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..schemas import UsageError
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """A network of `endpoints` GPUs. Built by `FabricBuilder`; immutable.
+
+    Per link (L,): source and destination node, rate_mb_per_s (1 MB = 10^6 bytes), latency_ps, header_bytes added
+    for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. A fabric without links is
+    ideal: every message lands one picosecond after it was posted.
+    """
+
+    name: str
+    endpoints: int
+    node_names: tuple[str, ...]
+    store_and_forward: Ints
+    source: Ints
+    destination: Ints
+    rate_mb_per_s: Ints
+    latency_ps: Ints
+    header_bytes: Ints
+    payload_bytes: Ints
+    rule_first: Ints  # (N + 1,)
+    rule_low: Ints
+    rule_high: Ints
+    rule_stride: Ints
+    rule_base: Ints
+    choice_first: Ints  # (sets + 1,)
+    choices: Ints  # link ids
+
+    @property
+    def links(self) -> int:
+        """Number of directed links."""
+        return len(self.source)
+
+    @property
+    def ideal(self) -> bool:
+        """Whether messages land as soon as they are posted."""
+        return self.links == 0
+
+    def next_link(self, node: int, destination: int) -> int:
+        """Return the link that leaves `node` towards endpoint `destination`, or -1 where no rule matches."""
+        for rule in range(self.rule_first[node], self.rule_first[node + 1]):
+            low = self.rule_low[rule]
+            if low <= destination < self.rule_high[rule]:
+                chosen = self.rule_base[rule] + (destination - low) // self.rule_stride[rule]
+                first = self.choice_first[chosen]
+                count = self.choice_first[chosen + 1] - first
+                return int(self.choices[first + destination % count]) if count else -1
+        return -1
+
+    def route(self, source: int, destination: int) -> list[int]:
+        """Return the links from one endpoint to another; empty for itself and in an ideal fabric.
+
+        Raises UsageError where there is no route, or where rules loop.
+        """
+        path: list[int] = []
+        node = source
+        while node != destination and not self.ideal:
+            link = self.next_link(node, destination)
+            if link < 0 or len(path) > len(self.node_names):
+                where = " -> ".join(self.node_names[n] for n in [source, *self.destination[path]])
+                raise UsageError(
+                    f"fabric {self.name}: no route from GPU {source} to GPU {destination} ({where})"
+                )
+            path.append(link)
+            node = int(self.destination[link])
+        return path
+
+    def link_name(self, link: int) -> str:
+        """Return `source -> destination` with the nodes' names."""
+        return f"{self.node_names[self.source[link]]} -> {self.node_names[self.destination[link]]}"
+
+
+def wire_bytes(size_bytes: int, header_bytes: int, payload_bytes: int) -> int:
+    """Return payload plus headers: one header for every payload_bytes or part of it, at least one."""
+    if payload_bytes == 0:
+        return size_bytes
+    return size_bytes + header_bytes * max(1, -(-size_bytes // payload_bytes))
+
+
+def serialisation_ps(wire: int, rate_mb_per_s: int) -> int:
+    """Return ceil(bytes * 10^6 / rate) picoseconds, at least one: 1 MB/s is 1 byte a 10^6 ps."""
+    return max(1, -(-wire * 1_000_000 // rate_mb_per_s))
+
+
+@dataclass
+class FabricBuilder:
+    """Build a Fabric: nodes, then links, then rules. Endpoints are nodes 0 to `endpoints` - 1."""
+
+    name: str
+    endpoints: int
+    _names: list[str] = field(default_factory=list)
+    _store: list[bool] = field(default_factory=list)
+    _links: list[tuple[int, ...]] = field(default_factory=list)
+    _rules: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+    _choices: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._names = [f"gpu {i}" for i in range(self.endpoints)]
+        self._store = [False] * self.endpoints
+
+    def node(self, name: str, *, store_and_forward: bool = False) -> int:
+        """Add a switch or NIC."""
+        self._names.append(name)
+        self._store.append(store_and_forward)
+        return len(self._names) - 1
+
+    def link(
+        self,
+        source: int,
+        destination: int,
+        rate_mb_per_s: int,
+        latency_ps: int,
+        header_bytes: int = 0,
+        payload_bytes: int = 0,
+    ) -> int:
+        """Add a directed link. Raises UsageError for a rate or latency below 1."""
+        if rate_mb_per_s < 1 or latency_ps < 1:
+            where = f"{self._names[source]} -> {self._names[destination]}"
+            raise UsageError(
+                f"fabric {self.name}, link {where}: rate and latency must be at least 1 MB/s and 1 ps"
+            )
+        self._links.append((source, destination, rate_mb_per_s, latency_ps, header_bytes, payload_bytes))
+        return len(self._links) - 1
+
+    def duplex(self, a: int, b: int, *args: int, **kwargs: int) -> tuple[int, int]:
+        """Add a link each way; return (a to b, b to a)."""
+        return self.link(a, b, *args, **kwargs), self.link(b, a, *args, **kwargs)
+
+    def rule(
+        self, node: int, low: int, high: int, choices: Sequence[Sequence[int]], stride: int | None = None
+    ) -> None:
+        """At `node`, send destinations in [low, high) over `choices[(destination - low) // stride]`.
+
+        Without `stride` all of them share `choices[0]`. Earlier rules of a node win.
+        """
+        self._rules.setdefault(node, []).append((low, high, stride or max(1, high - low), len(self._choices)))
+        self._choices += [list(c) for c in choices]
+
+    def build(self) -> Fabric:
+        """Return the finished fabric."""
+        links = np.array(self._links, np.int64).reshape(-1, 6)
+        per_node = [self._rules.get(n, []) for n in range(len(self._names))]
+        rules = np.array([r for rules in per_node for r in rules], np.int64).reshape(-1, 4)
+        return Fabric(
+            self.name,
+            self.endpoints,
+            tuple(self._names),
+            np.array(self._store, np.uint8),
+            *(links[:, i].copy() for i in range(6)),
+            _first([len(r) for r in per_node]),
+            *(rules[:, i].copy() for i in range(4)),
+            _first([len(c) for c in self._choices]),
+            np.array([link for c in self._choices for link in c], np.int64),
+        )
+
+
+def _first(sizes: list[int]) -> Ints:
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)

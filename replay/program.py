@@ -1,0 +1,396 @@
+"""The program: what both engines run.
+
+A program has agents. An agent lives on an endpoint and calls blocks, one after another, each `repeat` times.
+A block is a run of operations, and there are three:
+
+    compute  let a duration pass, or idle until an absolute time
+    write    post size_bytes to a peer; on arrival add one to a flag there
+    wait     go on when a flag of the own endpoint has reached a count
+
+All is columnar (NumPy). Peers may be relative to the caller's position in a group, and peer, flag and expected
+count may grow by a step an iteration, so that agents share blocks and a ring of 16,384 GPUs stays small.
+Flags are 64-bit counts, addressed as (endpoint, slot). Times are integer picoseconds from the run's start.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+class Op(IntEnum):
+    """What an operation does."""
+
+    COMPUTE = 0
+    WRITE = 1
+    WAIT = 2
+
+
+class Mode(IntEnum):
+    """Variants of the operations; each belongs to one of them."""
+
+    FOR = 0  # compute: for duration_ps
+    UNTIL = 1  # compute: idle until the absolute time duration_ps; no time passes if that is over
+    ABSOLUTE = 2  # write: peer is an endpoint
+    RELATIVE = 3  # write: peer is added to the caller's position in its group, modulo the group's size
+    EVENT = 4  # wait: served by hardware or a runtime; wakes on arrival, reads no memory
+    POLL = 5  # wait: served by the run's wait policy
+    OBSERVE = 6  # wait: never blocks; duration_ps is the captured end that an arrival must not exceed
+
+
+ACTIVITY_KINDS = ("kernel", "copy", "host_call", "phase", "collective", "other")
+
+OP_COLUMNS: dict[str, type] = {
+    "kind": np.uint8,
+    "mode": np.uint8,
+    "duration_ps": np.int64,
+    "size_bytes": np.int64,
+    "peer": np.int32,
+    "peer_step": np.int32,
+    "flag": np.int32,  # write: slot at the destination, -1 none; wait: slot of the own endpoint
+    "flag_step": np.int32,
+    "ack": np.int32,  # write: slot at the source, added to one return-path latency after delivery; -1 none
+    "expected": np.int64,
+    "expected_step": np.int64,
+}
+CALL_COLUMNS: dict[str, type] = {
+    "agent": np.int32,
+    "block": np.int32,
+    "repeat": np.int64,
+    "group": np.int32,  # -1: none
+    "position": np.int32,  # the caller's position in the group
+    "flag_offset": np.int32,  # added to every flag slot of the block
+    "activity": np.int32,  # -1: none
+}
+ACTIVITY_COLUMNS: dict[str, type] = {
+    "agent": np.int32,
+    "kind": np.uint8,  # index into ACTIVITY_KINDS
+    "name": np.int32,  # index into Program.names
+    "source": np.int64,  # span that it was lowered from; -1 none
+    "captured_start_ns": np.int64,  # -1: not captured
+    "captured_end_ns": np.int64,
+    "collective": np.int32,  # index into Program.collectives; -1 none
+}
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One operation of a group, as it was lowered."""
+
+    operation: str
+    communicator: str
+    sequence: int
+    size_bytes: int
+    algorithm: str
+
+
+@dataclass(frozen=True)
+class FlagName:
+    """A name for `count` slots from `first` of one endpoint (-1: of every endpoint)."""
+
+    endpoint: int
+    first: int
+    count: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """Agents, calls, blocks and operations. Built by `Builder`; immutable.
+
+    `agent_endpoint` (A,) int32; `calls` are sorted by agent, in order; block b is operations
+    `block_first[b]` to `block_first[b + 1]`; group g is `members[group_first[g]:group_first[g + 1]]`;
+    `flags` (E,) int32 is the number of slots an endpoint.
+    """
+
+    endpoints: int
+    agent_endpoint: Ints
+    agent_name: Ints
+    calls: dict[str, Ints]
+    block_first: Ints
+    ops: dict[str, Ints]
+    group_first: Ints
+    members: Ints
+    flags: Ints
+    activities: dict[str, Ints]
+    names: tuple[str, ...]
+    collectives: tuple[Collective, ...] = ()
+    flag_names: tuple[FlagName, ...] = ()
+    epoch_ns: int = 0  # captured time of the run's time 0
+
+    @property
+    def agents(self) -> int:
+        """Number of agents."""
+        return len(self.agent_endpoint)
+
+    @cached_property
+    def call_first(self) -> Ints:
+        """(A + 1,) first call of each agent."""
+        return np.searchsorted(self.calls["agent"], np.arange(self.agents + 1)).astype(np.int64)
+
+    @cached_property
+    def flag_first(self) -> Ints:
+        """(E + 1,) first flag of each endpoint in one array of all flags."""
+        return np.concatenate(([0], np.cumsum(self.flags))).astype(np.int64)
+
+    def _count(self, kind: Op) -> tuple[Ints, Ints]:
+        """Return operations of `kind`, and (B + 1,) how many stand before each block."""
+        found = np.flatnonzero(self.ops["kind"] == kind)
+        return found, np.searchsorted(found, self.block_first).astype(np.int64)
+
+    def _first_of_call(self, kind: Op) -> Ints:
+        """Return (C + 1,) rows (messages or waits) before each call."""
+        _, before = self._count(kind)
+        block = self.calls["block"]
+        each = (before[block + 1] - before[block]) * self.calls["repeat"]
+        return np.concatenate(([0], np.cumsum(each))).astype(np.int64)
+
+    @cached_property
+    def message_first(self) -> Ints:
+        """(C + 1,) first message of each call: message ids are given by agent and program order."""
+        return self._first_of_call(Op.WRITE)
+
+    @cached_property
+    def wait_first(self) -> Ints:
+        """(C + 1,) first wait of each call."""
+        return self._first_of_call(Op.WAIT)
+
+    @property
+    def messages(self) -> int:
+        """Number of messages that a complete run posts."""
+        return int(self.message_first[-1])
+
+    @property
+    def waits(self) -> int:
+        """Number of waits that a complete run executes."""
+        return int(self.wait_first[-1])
+
+    def _rows(self, kind: Op) -> tuple[Ints, Ints, Ints]:
+        """Return call, operation and iteration of every message or wait, in canonical order."""
+        first = self.message_first if kind is Op.WRITE else self.wait_first
+        found, before = self._count(kind)
+        call = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        within = np.arange(first[-1]) - first[call]
+        block = self.calls["block"][call]
+        each = before[block + 1] - before[block]
+        return call, found[before[block] + within % each], within // each
+
+    def message_rows(self) -> dict[str, Ints]:
+        """Return what is known of every message before the run: one array a column, in canonical order.
+
+        Columns: call, agent, activity, source, destination (endpoints), size_bytes, flag (slot; -1 none),
+        waits_before (waits of the program that stand before it, in canonical order).
+        """
+        call, op, turn = self._rows(Op.WRITE)
+        peer = self.ops["peer"][op] + turn * self.ops["peer_step"][op]
+        relative = self.ops["mode"][op] == Mode.RELATIVE
+        group = np.where(relative, self.calls["group"][call], 0)
+        first = self.group_first[group]
+        size = np.maximum(self.group_first[group + 1] - first, 1) if len(self.members) else np.ones_like(call)
+        index = first + (self.calls["position"][call] + peer) % size
+        member = self.members[np.where(relative, index, 0)] if len(self.members) else peer
+        flag = self.ops["flag"][op]
+        shift = self.calls["flag_offset"][call] + turn * self.ops["flag_step"][op]
+        return {
+            "call": call,
+            "agent": self.calls["agent"][call],
+            "activity": self.calls["activity"][call],
+            "source": self.agent_endpoint[self.calls["agent"][call]],
+            "destination": np.where(relative, member, peer),
+            "size_bytes": self.ops["size_bytes"][op],
+            "flag": np.where(flag < 0, -1, flag + shift),
+            "op": op,
+            "turn": turn,
+        }
+
+    def wait_rows(self) -> dict[str, Ints]:
+        """Return what is known of every wait before the run: call, agent, activity, endpoint, flag, expected, mode.
+
+        `deadline_ps` is the captured end of an OBSERVE wait, otherwise 0.
+        """
+        call, op, turn = self._rows(Op.WAIT)
+        agent = self.calls["agent"][call]
+        flag = self.ops["flag"][op] + self.calls["flag_offset"][call] + turn * self.ops["flag_step"][op]
+        return {
+            "call": call,
+            "agent": agent,
+            "activity": self.calls["activity"][call],
+            "endpoint": self.agent_endpoint[agent],
+            "flag": flag,
+            "expected": self.ops["expected"][op] + turn * self.ops["expected_step"][op],
+            "mode": self.ops["mode"][op],
+            "deadline_ps": self.ops["duration_ps"][op],
+            "op": op,
+            "turn": turn,
+        }
+
+    def flag_name(self, endpoint: int, slot: int) -> str:
+        """Return the name of a flag, or `flag N` where it has none."""
+        for entry in self.flag_names:
+            if entry.endpoint in (-1, endpoint) and entry.first <= slot < entry.first + entry.count:
+                return entry.name if entry.count == 1 else f"{entry.name}[{slot - entry.first}]"
+        return f"flag {slot}"
+
+
+def compute(duration_ps: int) -> dict[str, int]:
+    """Let `duration_ps` pass."""
+    return {"kind": Op.COMPUTE, "mode": Mode.FOR, "duration_ps": duration_ps}
+
+
+def until(time_ps: int) -> dict[str, int]:
+    """Idle until the absolute time `time_ps`; no time passes if that is over."""
+    return {"kind": Op.COMPUTE, "mode": Mode.UNTIL, "duration_ps": time_ps}
+
+
+def write(
+    peer: int,
+    size_bytes: int,
+    flag: int = -1,
+    *,
+    relative: bool = False,
+    peer_step: int = 0,
+    flag_step: int = 0,
+    ack: int = -1,
+) -> dict[str, int]:
+    """Post `size_bytes` to `peer`: an endpoint, or with `relative` an offset from the caller's group position.
+
+    On arrival one is added to slot `flag` there; one return-path latency later to slot `ack` of the writer.
+    """
+    mode = Mode.RELATIVE if relative else Mode.ABSOLUTE
+    return {"kind": Op.WRITE, "mode": mode, "peer": peer, "size_bytes": size_bytes, "flag": flag,
+            "peer_step": peer_step, "flag_step": flag_step, "ack": ack}  # fmt: skip
+
+
+def wait(
+    flag: int,
+    expected: int,
+    *,
+    expected_step: int = 0,
+    flag_step: int = 0,
+    mode: Mode = Mode.EVENT,
+    deadline_ps: int = 0,
+) -> dict[str, int]:
+    """Go on when the own slot `flag` has reached `expected`."""
+    return {"kind": Op.WAIT, "mode": mode, "flag": flag, "expected": expected, "duration_ps": deadline_ps,
+            "expected_step": expected_step, "flag_step": flag_step}  # fmt: skip
+
+
+@dataclass
+class Builder:
+    """Build a Program; agents, blocks, groups and flags are referred to by the integers that these methods return.
+
+    Calls may be added in any order over agents; within an agent their order is the program's.
+    """
+
+    endpoints: int
+    epoch_ns: int = 0
+    _agents: list[tuple[int, int]] = field(default_factory=list)
+    _calls: list[tuple[int, ...]] = field(default_factory=list)
+    _block_first: list[int] = field(default_factory=lambda: [0])
+    _ops: list[tuple[int, ...]] = field(default_factory=list)
+    _groups: dict[tuple[int, ...], int] = field(default_factory=dict)
+    _activities: list[tuple[int, ...]] = field(default_factory=list)
+    _names: dict[str, int] = field(default_factory=dict)
+    _collectives: list[Collective] = field(default_factory=list)
+    _flag_names: list[FlagName] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._slots = np.zeros(self.endpoints, np.int32)
+
+    def name(self, text: str) -> int:
+        """Return the index of `text` among the program's names."""
+        return self._names.setdefault(text, len(self._names))
+
+    def agent(self, endpoint: int, name: str) -> int:
+        """Add an agent on `endpoint`."""
+        self._agents.append((endpoint, self.name(name)))
+        return len(self._agents) - 1
+
+    def group(self, members: list[int]) -> int:
+        """Return the group with these endpoints, in this order."""
+        return self._groups.setdefault(tuple(members), len(self._groups))
+
+    def flags(self, members: list[int] | Ints, count: int = 1, name: str = "") -> int:
+        """Reserve `count` slots with the same numbers on all `members`; return the first."""
+        index = np.asarray(members)
+        first = int(self._slots[index].max())
+        self._slots[index] = first + count
+        if name:
+            self._flag_names += [FlagName(int(m), first, count, name) for m in index]
+        return first
+
+    def block(self, ops: list[dict[str, int]]) -> int:
+        """Add a block of operations made by `compute`, `until`, `write` and `wait`."""
+        default = {"flag": -1, "ack": -1}
+        self._ops += [tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops]
+        self._block_first.append(len(self._ops))
+        return len(self._block_first) - 2
+
+    def collective(self, collective: Collective) -> int:
+        """Add an operation of a group; return its index."""
+        self._collectives.append(collective)
+        return len(self._collectives) - 1
+
+    def activity(
+        self,
+        agent: int,
+        kind: str,
+        name: str,
+        *,
+        source: int = -1,
+        captured_start_ns: int = -1,
+        captured_end_ns: int = -1,
+        collective: int = -1,
+    ) -> int:
+        """Add a named stretch of `agent`, whose times the results will hold; return its index."""
+        row = (agent, ACTIVITY_KINDS.index(kind), self.name(name), source, captured_start_ns, captured_end_ns,
+               collective)  # fmt: skip
+        self._activities.append(row)
+        return len(self._activities) - 1
+
+    def call(
+        self,
+        agent: int,
+        block: int,
+        repeat: int = 1,
+        *,
+        group: int = -1,
+        position: int = 0,
+        flag_offset: int = 0,
+        activity: int = -1,
+    ) -> None:
+        """Append a call of `block` to `agent`."""
+        self._calls.append((agent, block, repeat, group, position, flag_offset, activity))
+
+    def build(self) -> Program:
+        """Return the finished program."""
+        calls = _columns(self._calls, CALL_COLUMNS)
+        order = np.argsort(calls["agent"], kind="stable")
+        agents = np.array(self._agents, np.int32).reshape(-1, 2)
+        sizes = [len(members) for members in self._groups]
+        return Program(
+            endpoints=self.endpoints,
+            agent_endpoint=agents[:, 0].copy(),
+            agent_name=agents[:, 1].copy(),
+            calls={c: v[order] for c, v in calls.items()},
+            block_first=np.array(self._block_first, np.int64),
+            ops=_columns(self._ops, OP_COLUMNS),
+            group_first=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            members=np.array([m for members in self._groups for m in members], np.int32),
+            flags=self._slots.copy(),
+            activities=_columns(self._activities, ACTIVITY_COLUMNS),
+            names=tuple(self._names),
+            collectives=tuple(self._collectives),
+            flag_names=tuple(self._flag_names),
+            epoch_ns=self.epoch_ns,
+        )
+
+
+def _columns(rows: list[tuple[int, ...]], types: dict[str, type]) -> dict[str, Ints]:
+    table = np.array(rows, np.int64).reshape(-1, len(types))
+    return {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(types.items())}
