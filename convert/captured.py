@@ -1,0 +1,53 @@
+"""Raw captures of this project's own capture stage -> the schema."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..schemas import InputError, TraceWriter
+from . import captured_kernel
+
+MANIFEST = "capture.json"
+FORMAT = 1
+
+Reader = Callable[[Path, dict[str, Any], TraceWriter], None]
+
+
+def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
+    """Convert the raw capture at `path` to the trace `output`, and return its path.
+
+    Raises InputError where `path` is no raw capture or a damaged one; then nothing is left at `output`.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    reader = _reader(folder, manifest)
+    with TraceWriter(output, overwrite=overwrite) as writer:
+        try:
+            reader(folder, manifest, writer)
+        except (KeyError, TypeError) as error:
+            text = f"{folder / MANIFEST}: an entry is missing or of another type ({error!r})"
+            raise InputError(f"{text}; capture again with this version") from error
+    return Path(output)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the content of `capture.json`. Raises InputError where it is missing, broken, or too new."""
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no raw capture: {file} cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise InputError(f"{file} has no format number: it was not written by `eidola capture`")
+    if manifest["format"] > FORMAT:
+        raise InputError(
+            f"{file} has format {manifest['format']}; this eidola reads up to {FORMAT}: upgrade it"
+        )
+    return manifest
+
+
+def _reader(folder: Path, manifest: dict[str, Any]) -> Reader:
+    if manifest.get("kind") == "kernel":
+        return captured_kernel.convert
+    raise InputError(f"{folder / MANIFEST} holds kind {manifest.get('kind')!r}; this eidola reads kernel")
