@@ -14,8 +14,14 @@ from .errors import (
 from .lazy import attach
 
 if TYPE_CHECKING:
+    from .checks import check
+    from .hashing import results_hash
+    from .migrate import migration
+    from .problem import Problem
+    from .results import Results, ResultsWriter
+    from .store import conform
     from .tables import RESULT_TABLES, RESULT_VERSION, TRACE_TABLES, TRACE_VERSION, Column, Table
-    from .trace import Trace, TraceWriter, conform
+    from .trace import Trace, TraceWriter
 
 __all__ = [
     "RESULT_TABLES",
@@ -27,17 +33,29 @@ __all__ = [
     "EidolaError",
     "InputError",
     "MissingError",
+    "Problem",
+    "Results",
+    "ResultsWriter",
     "SchemaError",
     "StallError",
     "Table",
     "Trace",
     "TraceWriter",
     "UsageError",
+    "check",
     "conform",
+    "migration",
+    "results_hash",
 ]
 
 __getattr__ = attach(
     __name__,
+    checks="check",
+    hashing="results_hash",
+    migrate="migration",
+    problem="Problem",
+    results="Results ResultsWriter",
+    store="conform",
     tables="RESULT_TABLES RESULT_VERSION TRACE_TABLES TRACE_VERSION Column Table",
-    trace="Trace TraceWriter conform",
+    trace="Trace TraceWriter",
 )

@@ -140,7 +140,9 @@ _TRACE = (
         "how one rank's clock was aligned; aligned time = own time + offset_ns",
         (
             _rank(),
-            _enum("method", "how the offset was found", ("reference", "collective_ends", "ping_pong", "none")),
+            _enum(
+                "method", "how the offset was found", ("reference", "collective_ends", "ping_pong", "none")
+            ),
             _time("offset_ns", "added to the rank's own timestamps"),
             Column("drift_ppb", _I64, "drift against the reference", "ppb"),
             _time("residual_ns", "largest disagreement left at the anchors; no result compares closer"),
@@ -335,8 +337,12 @@ _RESULT = (
             _ps("start_ps", "first byte on the first link"),
             _ps("arrival_ps", "last byte landed"),
             _ps("queued_ps", "time spent queueing, summed over its links, of its last segment"),
-            Column("bottleneck_link", _I32, "link where that segment queued and served longest; -1: local",
-                   required=True),
+            Column(
+                "bottleneck_link",
+                _I32,
+                "link where that segment queued and served longest; -1: local",
+                required=True,
+            ),
             _id("released_by", _RELEASED),
         ),
         ("message",),
