@@ -150,7 +150,7 @@ def _right_columns(findings: Findings, table: Table, file: Path, data: pa.Table,
         if units and unit != column.unit:
             findings.one(UNIT, table.name, file, column.name, f"{unit!r} instead of {column.unit!r}")
         right.append(column.name)
-    return data.select(right)
+    return pa.table({name: data[name] for name in right})
 
 
 def _bad_rows(table: Table, data: pa.Table, rank: int | None) -> Iterator[tuple[str, Kind, pa.ChunkedArray]]:
