@@ -1,0 +1,1 @@
+"""The two engines: `reference` in SimPy, which reads as the definition, and `compiled` with Numba, for scale."""

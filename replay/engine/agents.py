@@ -1,0 +1,237 @@
+"""Agents of the compiled engine: they run until they block, post messages, and are released by flags."""
+
+from ..program import Mode, Op
+from ..waiting import Policy
+from .heap import push
+from .jit import jit
+from .layout import (
+    ACTIVE,
+    BLOCKED_NOT,
+    DONE,
+    FINISHED,
+    FREE_ENTRY,
+    FREE_MESSAGE,
+    GROW_ENTRIES,
+    GROW_HOPS,
+    GROW_MESSAGES,
+    HOPS,
+    NO_ROUTE,
+    TIMERS,
+)
+from .links import append, inject, next_link
+
+_COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
+_UNTIL, _RELATIVE = int(Mode.UNTIL), int(Mode.RELATIVE)
+_POLL, _OBSERVE = int(Mode.POLL), int(Mode.OBSERVE)
+_IDEAL, _SPIN, _MONITOR = int(Policy.IDEAL), int(Policy.SPIN), int(Policy.MONITOR)
+
+
+@jit
+def set_timer(sim, time, key):  # noqa: ANN001, ANN201
+    """Wake agent `key` at `time`; a negative key is an acknowledgement's, and comes before agents."""
+    push(sim.timers, sim.register[TIMERS], time, key)
+    sim.register[TIMERS] += 1
+
+
+@jit
+def serve(policy, mode, start, arrival):  # noqa: ANN001, ANN201
+    """Return (time that the waiter goes on, flag reads); see waiting.WaitPolicy.serve."""
+    if mode == _POLL and policy[0] == _SPIN:
+        turns = (arrival - start + policy[1] - 1) // policy[1]
+        return start + turns * policy[1], turns + 1
+    if mode == _POLL and policy[0] == _MONITOR:
+        return max(arrival, start + policy[3]) + policy[2], 1
+    return arrival, 0
+
+
+@jit
+def raise_flag(sim, rows, policy, index, message, now):  # noqa: ANN001, ANN201
+    """Add one to a flag, and release the agents that waited for the count that it has reached."""
+    flag = sim.flags[index]
+    flag.count += 1
+    previous = -1
+    at = flag.waiter
+    while at >= 0:
+        agent = sim.agents[at]
+        following = agent.next
+        if agent.expected <= flag.count:
+            if previous < 0:
+                flag.waiter = following
+            else:
+                sim.agents[previous].next = following
+            end, polls = serve(policy, agent.mode, agent.since_ps, now)
+            finish_wait(sim, rows, at, agent.since_ps, now, end, polls, message)
+            agent.flag = BLOCKED_NOT
+            set_timer(sim, end, at)
+        else:
+            previous = at
+        at = following
+
+
+@jit
+def finish_wait(sim, rows, at, start, arrival, end, polls, message):  # noqa: ANN001, ANN201
+    """Count one served wait of agent `at`, and record it."""
+    agent = sim.agents[at]
+    agent.wait_ps += end - start
+    agent.polls += polls
+    if len(rows.waits):
+        row = rows.waits[agent.wait]
+        row.start_ps = start
+        row.arrival_ps = arrival
+        row.end_ps = end
+        row.polls = polls
+        row.message = message
+    agent.wait += 1
+
+
+@jit
+def segments_of(net, size_bytes):  # noqa: ANN001, ANN201
+    """Return how many segments a message has."""
+    if net.segment_bytes == 0 or size_bytes <= net.segment_bytes:
+        return 1
+    return (size_bytes + net.segment_bytes - 1) // net.segment_bytes
+
+
+@jit
+def shortage(net, sim, rows, size_bytes):  # noqa: ANN001, ANN201
+    """Return what has to grow before a message of this size can be posted, or DONE."""
+    if sim.messages[sim.register[FREE_MESSAGE]].id < 0:
+        return GROW_MESSAGES
+    if sim.entries[sim.register[FREE_ENTRY]].next < 0:
+        return GROW_ENTRIES
+    if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
+        return GROW_HOPS
+    return DONE
+
+
+@jit
+def target(code, call, op, turn):  # noqa: ANN001, ANN201
+    """Return the endpoint that a write goes to."""
+    peer = op.peer + turn * op.peer_step
+    if op.mode != _RELATIVE:
+        return peer
+    first = code.group_first[call.group]
+    members = code.group_first[call.group + 1] - first
+    index = call.position + peer
+    if index >= members or index < 0:
+        index %= members
+    return code.members[first + index]
+
+
+@jit
+def post(code, net, sim, rows, at, call, op, turn, now):  # noqa: ANN001, ANN201
+    """Post one write of agent `at`; return DONE, or why it cannot be posted now."""
+    lack = shortage(net, sim, rows, op.size_bytes)
+    if lack != DONE:
+        return lack
+    source = code.agent_endpoint[at]
+    destination = target(code, call, op, turn)
+    local = destination == source or net.count == 0
+    link = net.count + source if local else next_link(net, source, destination)
+    if link < 0:
+        return NO_ROUTE
+    shift = call.flag_offset + turn * op.flag_step
+    slot = sim.register[FREE_MESSAGE]
+    message = sim.messages[slot]
+    sim.register[FREE_MESSAGE] = message.id
+    message.id = sim.agents[at].message
+    sim.agents[at].message += 1
+    message.source = source
+    message.destination = destination
+    message.size_bytes = op.size_bytes
+    message.segments = 1 if local else segments_of(net, op.size_bytes)
+    message.landed = 0
+    message.flag = code.flag_first[destination] + op.flag + shift if op.flag >= 0 else -1
+    message.ack = code.flag_first[source] + op.ack + shift if op.ack >= 0 else -1
+    message.queued_ps = 0
+    message.link = -1
+    message.weight_ps = -1
+    index = sim.register[FREE_ENTRY]
+    entry = sim.entries[index]
+    sim.register[FREE_ENTRY] = entry.next
+    entry.message = slot
+    entry.segment = 0
+    entry.left = message.segments
+    entry.start_ps = now
+    start = now
+    if local:
+        append(net, sim, link, index)
+    else:
+        start = inject(net, sim, rows, link, index, now)
+    if len(rows.messages):
+        rows.messages[message.id].post_ps = now
+        rows.messages[message.id].start_ps = start
+    return DONE
+
+
+@jit
+def begin_wait(code, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN001, ANN201
+    """Begin one wait of agent `at`; return whether the agent goes on at once."""
+    if op.mode == _OBSERVE:
+        finish_wait(sim, rows, at, now, -1, now, 0, -1)
+        return True
+    index = code.flag_first[code.agent_endpoint[at]] + op.flag + call.flag_offset + turn * op.flag_step
+    expected = op.expected + turn * op.expected_step
+    flag = sim.flags[index]
+    if flag.count >= expected:
+        reads = 1 if op.mode == _POLL and policy[0] != _IDEAL else 0
+        finish_wait(sim, rows, at, now, now, now, reads, -1)
+        return True
+    agent = sim.agents[at]
+    agent.flag = index
+    agent.expected = expected
+    agent.since_ps = now
+    agent.mode = op.mode
+    agent.next = flag.waiter
+    flag.waiter = at
+    return False
+
+
+@jit
+def step(code, net, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN001, ANN201
+    """Execute one operation of agent `at`; return (status, whether it blocks)."""
+    if op.kind == _WRITE:
+        return post(code, net, sim, rows, at, call, op, turn, now), False
+    if op.kind != _COMPUTE:
+        return DONE, not begin_wait(code, sim, rows, policy, at, call, op, turn, now)
+    end = op.duration_ps
+    if op.mode != _UNTIL:
+        end += now
+        sim.agents[at].compute_ps += op.duration_ps
+    if end <= now:
+        return DONE, False
+    set_timer(sim, end, at)
+    return DONE, True
+
+
+@jit
+def run_agent(code, net, sim, rows, policy, at, now):  # noqa: ANN001, ANN201
+    """Run agent `at` until it blocks or ends; return DONE, or why a write of it cannot be posted now."""
+    agent = sim.agents[at]
+    last = code.call_first[at + 1]
+    while agent.call < last:
+        call = code.calls[agent.call]
+        begin = code.block_first[call.block]
+        length = code.block_first[call.block + 1] - begin
+        if agent.turn == 0 and agent.op == 0:
+            rows.calls[agent.call].start_ps = now
+        turns = call.repeat if length else 0
+        while agent.turn < turns:
+            while agent.op < length:
+                status, blocked = step(code, net, sim, rows, policy, at, call, code.ops[begin + agent.op],
+                                       agent.turn, now)  # fmt: skip
+                if status != DONE:
+                    set_timer(sim, now, at)  # tried again, first of this picosecond, when there is room
+                    return status
+                agent.op += 1
+                if blocked:
+                    return DONE
+            agent.op = 0
+            agent.turn += 1
+        rows.calls[agent.call].end_ps = now
+        agent.turn = 0
+        agent.call += 1
+    agent.flag = FINISHED
+    agent.end_ps = now
+    sim.register[ACTIVE] -= 1
+    return DONE

@@ -1,0 +1,179 @@
+"""The compiled engine: events in order, the same meaning as the reference engine, at scale.
+
+In one picosecond deliveries come first, by link; then acknowledgements, by message; then runnable agents, by id;
+then segments that reach links, by the link that they come from. `advance` runs a budget of events and returns,
+so that progress can be shown, memory grown, and an interrupt served, in Python.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...schemas import UsageError
+from ..fabric import Fabric
+from ..program import Program
+from ..waiting import WaitPolicy
+from . import layout
+from .agents import raise_flag, run_agent, set_timer
+from .heap import replace
+from .jit import jit
+from .layout import (
+    BIN_PS,
+    DONE,
+    EVENTS,
+    FREE_ENTRY,
+    FREE_MESSAGE,
+    GROW_ENTRIES,
+    GROW_HOPS,
+    GROW_TIMERS,
+    HEAP,
+    HOPS,
+    LANDED,
+    LOCAL_PS,
+    NO_ROUTE,
+    NOW,
+    PAUSED,
+    TIMERS,
+)
+from .links import TRANSIT, enter, leave, next_link
+
+_NEVER = np.iinfo(np.int64).max
+_SLOT_BITS = 31
+_FIRST_ACK = np.iinfo(np.int64).min  # an acknowledgement's key: this + message id, then its slot in flight
+BUDGET = 2_000_000
+
+
+@jit
+def return_latency(net, source, destination):  # noqa: ANN001, ANN201
+    """Return the summed latency of the route from the destination back to the source."""
+    if net.count == 0 or source == destination:
+        return LOCAL_PS
+    total = 0
+    node = destination
+    while node != source:
+        link = next_link(net, node, source)
+        total += net.links[link].latency_ps
+        node = net.links[link].destination
+    return total
+
+
+@jit
+def release(sim, slot):  # noqa: ANN001, ANN201
+    """Give a message's slot back."""
+    sim.messages[slot].id = sim.register[FREE_MESSAGE]
+    sim.register[FREE_MESSAGE] = slot
+
+
+@jit
+def deliver(net, sim, rows, policy, slot, now):  # noqa: ANN001, ANN201
+    """Land one segment; with the last one the message arrives and its flag is raised."""
+    message = sim.messages[slot]
+    message.landed += 1
+    if message.landed < message.segments:
+        return
+    sim.register[LANDED] += 1
+    if len(rows.messages):
+        row = rows.messages[message.id]
+        row.arrival_ps = now
+        row.queued_ps = message.queued_ps
+        row.link = message.link
+    if message.flag >= 0:
+        raise_flag(sim, rows, policy, message.flag, message.id, now)
+    if message.ack >= 0:
+        back = return_latency(net, message.source, message.destination)
+        set_timer(sim, now + back, _FIRST_ACK + (message.id << _SLOT_BITS) + slot)
+    else:
+        release(sim, slot)
+
+
+@jit
+def link_event(net, sim, rows, policy):  # noqa: ANN001, ANN201
+    """Serve the first link event: a delivery, or a segment that reaches its next link."""
+    now = sim.heap[0].time
+    link = sim.heap[0].key
+    transit = link >= TRANSIT
+    if transit:
+        link -= TRANSIT
+    entry = leave(net, sim, link)
+    slot = sim.entries[entry].message
+    if transit:
+        onward = next_link(net, net.links[link].destination, sim.messages[slot].destination)
+        enter(net, sim, rows, onward, entry, now)
+        return
+    sim.entries[entry].next = sim.register[FREE_ENTRY]
+    sim.register[FREE_ENTRY] = entry
+    deliver(net, sim, rows, policy, slot, now)
+
+
+@jit
+def timer_event(code, net, sim, rows, policy):  # noqa: ANN001, ANN201
+    """Serve the first timer: an acknowledgement, or an agent that is due. Return its status."""
+    now = sim.timers[0].time
+    key = sim.timers[0].key
+    size = sim.register[TIMERS] - 1
+    sim.register[TIMERS] = size
+    if size > 0:
+        replace(sim.timers, size, sim.timers[size].time, sim.timers[size].key)
+    if key >= 0:
+        return run_agent(code, net, sim, rows, policy, key, now)
+    slot = (key - _FIRST_ACK) & ((1 << _SLOT_BITS) - 1)
+    raise_flag(sim, rows, policy, sim.messages[slot].ack, sim.messages[slot].id, now)
+    release(sim, slot)
+    return DONE
+
+
+@jit
+def advance(code, net, sim, rows, policy, budget):  # noqa: ANN001, ANN201
+    """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
+    register = sim.register
+    agents = len(sim.agents)
+    for _ in range(budget):
+        if sim.entries[register[FREE_ENTRY]].next < 0:
+            return GROW_ENTRIES
+        if register[TIMERS] + agents >= len(sim.timers):
+            return GROW_TIMERS
+        if len(rows.hops) and register[HOPS] == len(rows.hops):
+            return GROW_HOPS
+        on_link = sim.heap[0].time if register[HEAP] > 0 else _NEVER
+        on_timer = sim.timers[0].time if register[TIMERS] > 0 else _NEVER
+        if on_link == _NEVER and on_timer == _NEVER:
+            return DONE
+        register[EVENTS] += 1
+        register[NOW] = min(on_link, on_timer)
+        if on_link < on_timer or (on_link == on_timer and sim.heap[0].key < TRANSIT):
+            link_event(net, sim, rows, policy)
+        else:
+            status = timer_event(code, net, sim, rows, policy)
+            if status != DONE:
+                return status
+    return PAUSED
+
+
+def run(
+    program: Program,
+    fabric: Fabric,
+    policy: WaitPolicy,
+    segment_bytes: int,
+    record: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> layout.Final:
+    """Run to the end, or until nothing can go on.
+
+    `progress` is called with (messages landed, time in ps) every few million events.
+    Raises UsageError where a message has no route.
+    """
+    code, net = layout.code(program), layout.net(fabric, segment_bytes)
+    sim, rows = layout.sim(program, fabric), layout.rows(program, record)
+    settings = (int(policy.kind), policy.period_ps, policy.wake_ps, policy.arm_ps)
+    while True:
+        status = advance(code, net, sim, rows, settings, BUDGET)
+        if status == DONE:
+            rows = rows._replace(hops=rows.hops[: sim.register[HOPS]])
+            bin_ps = int(sim.register[BIN_PS])
+            return layout.Final(sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows)
+        if status == NO_ROUTE:
+            raise UsageError(f"fabric {fabric.name}: a message has no route from its GPU; check the rules")
+        if status != PAUSED:
+            sim, rows = layout.grow(sim, rows, status)
+        elif progress is not None:
+            progress(int(sim.register[LANDED]), int(sim.register[NOW]))

@@ -1,0 +1,209 @@
+"""The records that the compiled engine works on: program and network as read, state as it changes.
+
+Structured arrays keep what is used together in one cache line, and the number of arrays that functions pass
+small, which is what a call costs under Numba.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..fabric import Fabric
+from ..program import CALL_COLUMNS, OP_COLUMNS, Program
+
+Ints = npt.NDArray[np.integer[Any]]
+Records = npt.NDArray[np.void]
+
+# Registers: scalars of the state.
+NOW, HEAP, TIMERS, FREE_MESSAGE, FREE_ENTRY, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(10)
+REGISTERS = 10
+
+# What `advance` returns.
+DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE = range(7)
+
+BINS = 128
+FIRST_BIN_PS = 1 << 10
+LOCAL_PS = 1  # a write to the own endpoint lands one picosecond later, as everything does in an ideal fabric
+BLOCKED_NOT, FINISHED = -1, -2  # values of an agent's `flag` when it waits for none
+
+
+def _records(names: str, size: int) -> Records:
+    return np.zeros(size, np.dtype([(name, np.int64) for name in names.split()]))
+
+
+AGENT = "call turn op message wait flag expected since_ps mode next end_ps compute_ps wait_ps polls"
+FLAG = "count waiter"
+QUEUE = "free_ps head tail wire_bytes segments busy_ps queued_ps"
+MESSAGE = "id source destination size_bytes segments landed flag ack queued_ps link weight_ps"
+ENTRY = "message segment left start_ps next"
+EVENT = "time key"
+LINK = "destination rate latency_ps header_bytes payload_bytes"
+RULE = "low high stride base"
+CALL_ROW = "start_ps end_ps"
+MESSAGE_ROW = "post_ps start_ps arrival_ps queued_ps link"
+WAIT_ROW = "start_ps arrival_ps end_ps polls message"
+HOP_ROW = "message segment link eligible_ps start_ps end_ps"
+
+
+class Code(NamedTuple):
+    """The program, as the engine reads it."""
+
+    ops: Records
+    block_first: Ints
+    calls: Records
+    call_first: Ints
+    agent_endpoint: Ints
+    group_first: Ints
+    members: Ints
+    flag_first: Ints
+
+
+class Net(NamedTuple):
+    """The fabric, as the engine reads it. Links from `count` on are the endpoints' own, for local writes."""
+
+    count: int
+    segment_bytes: int
+    links: Records
+    store_and_forward: Ints
+    rule_first: Ints
+    rules: Records
+    choice_first: Ints
+    choices: Ints
+
+
+class Sim(NamedTuple):
+    """What changes. Free messages and entries are chained through `id` and `next`, one spare always kept."""
+
+    register: Ints
+    agents: Records
+    flags: Records
+    queues: Records  # of links
+    use: Ints  # (links, BINS) busy_ps
+    messages: Records  # in flight
+    entries: Records  # of links' queues
+    heap: Records  # events of links
+    timers: Records  # agents that are due, acknowledgements
+
+
+class Final(NamedTuple):
+    """What both engines return: totals and states by agent and link, final flag counts, and the rows."""
+
+    agents: Records
+    flags: Ints
+    queues: Records
+    use: Ints
+    bin_ps: int
+    rows: "Rows"
+
+
+class Rows(NamedTuple):
+    """What is recorded; arrays of length 0 are not."""
+
+    calls: Records
+    messages: Records
+    waits: Records
+    hops: Records
+
+
+def hop_records(hops: list[tuple[int, ...]]) -> Records:
+    """Return hops, given as tuples, as records."""
+    return np.array(hops, _records(HOP_ROW, 0).dtype)
+
+
+def code(program: Program) -> Code:
+    """Return the program's arrays."""
+    ops = _records(" ".join(OP_COLUMNS), len(program.ops["kind"]))
+    calls = _records(" ".join(CALL_COLUMNS), len(program.calls["agent"]))
+    for records, columns in ((ops, program.ops), (calls, program.calls)):
+        for name, column in columns.items():
+            records[name] = column
+    return Code(ops, program.block_first, calls, program.call_first, program.agent_endpoint.astype(np.int64),
+                program.group_first, program.members.astype(np.int64), program.flag_first)  # fmt: skip
+
+
+def net(fabric: Fabric, segment_bytes: int) -> Net:
+    """Return the fabric's arrays, the endpoints' own links appended."""
+    links = _records(LINK, fabric.links + fabric.endpoints)
+    links["destination"][: fabric.links] = fabric.destination
+    links["destination"][fabric.links :] = np.arange(fabric.endpoints)
+    links["rate"][: fabric.links] = fabric.rate_mb_per_s
+    links["latency_ps"] = LOCAL_PS
+    links["latency_ps"][: fabric.links] = fabric.latency_ps
+    links["header_bytes"][: fabric.links] = fabric.header_bytes
+    links["payload_bytes"][: fabric.links] = fabric.payload_bytes
+    rules = _records(RULE, len(fabric.rule_low))
+    rules["low"], rules["high"] = fabric.rule_low, fabric.rule_high
+    rules["stride"], rules["base"] = fabric.rule_stride, fabric.rule_base
+    return Net(fabric.links, segment_bytes, links, fabric.store_and_forward, fabric.rule_first, rules,
+               fabric.choice_first, fabric.choices)  # fmt: skip
+
+
+def sim(program: Program, fabric: Fabric) -> Sim:
+    """Return the state before time 0: every agent due at its first operation."""
+    agents, pool = program.agents, 1024
+    queues = fabric.links + fabric.endpoints
+    state = Sim(
+        np.zeros(REGISTERS, np.int64),
+        _records(AGENT, agents),
+        _records(FLAG, int(program.flag_first[-1])),
+        _records(QUEUE, queues),
+        np.zeros((fabric.links, BINS), np.int64),
+        _records(MESSAGE, pool),
+        _records(ENTRY, pool),
+        _records(EVENT, queues),
+        _records(EVENT, 2 * agents + pool),
+    )
+    first = program.call_first
+    state.agents["call"] = first[:-1]
+    state.agents["message"] = program.message_first[first[:-1]]
+    state.agents["wait"] = program.wait_first[first[:-1]]
+    state.agents["flag"] = BLOCKED_NOT
+    state.flags["waiter"] = -1
+    state.queues["head"] = state.queues["tail"] = -1
+    state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
+    state.register[[TIMERS, ACTIVE]] = agents
+    state.register[BIN_PS] = FIRST_BIN_PS
+    _chain(state.messages["id"], 0)
+    _chain(state.entries["next"], 0)
+    return state
+
+
+def _chain(free: Ints, start: int) -> None:
+    """Link the records from `start` on into a free list: each holds the next, the last -1."""
+    free[start:] = np.arange(start + 1, len(free) + 1)
+    free[-1] = -1
+
+
+def rows(program: Program, record: str) -> Rows:
+    """Return the arrays to record into: `none` keeps calls only, `messages` and `hops` also messages and waits."""
+    full = record != "none"
+    kept = (
+        _records(CALL_ROW, len(program.calls["agent"])),
+        _records(MESSAGE_ROW, program.messages if full else 0),
+        _records(WAIT_ROW, program.waits if full else 0),
+        _records(HOP_ROW, 4096 if record == "hops" else 0),
+    )
+    for records in kept:
+        records.view(np.int64)[:] = -1
+    return Rows(*kept)
+
+
+def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
+    """Double what ran out; the spare at the end of a free list is linked to the new records."""
+
+    def double(records: Records) -> Records:
+        return np.concatenate((records, np.zeros_like(records)))
+
+    if status == GROW_HOPS:
+        return sim, rows._replace(hops=double(rows.hops))
+    if status == GROW_TIMERS:
+        return sim._replace(timers=double(sim.timers)), rows
+    name, link, register = ("messages", "id", FREE_MESSAGE)
+    if status == GROW_ENTRIES:
+        name, link, register = ("entries", "next", FREE_ENTRY)
+    records = double(getattr(sim, name))
+    size = len(records) // 2
+    records[link][sim.register[register]] = size
+    _chain(records[link], size)
+    return sim._replace(**{name: records}), rows

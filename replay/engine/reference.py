@@ -1,0 +1,302 @@
+"""The reference engine: the definition of what a run means, in SimPy.
+
+Agents and segments are processes. Within one picosecond the order of events is explicit: deliveries by link,
+acknowledgements by message, agents by id, then segments that reach links, by the link that they come from.
+"""
+
+from collections import defaultdict
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from ..fabric import Fabric, serialisation_ps, wire_bytes
+from ..program import Mode, Op, Program
+from ..waiting import Policy, WaitPolicy
+from . import layout
+from .layout import BINS, FIRST_BIN_PS, LOCAL_PS, Final
+
+DELIVERY, ACKNOWLEDGEMENT, AGENT, TRANSIT = range(4)  # phases of one picosecond
+Steps = Generator[simpy.Event, Any, None]
+
+
+class Clock(simpy.Environment):
+    """SimPy's environment with integer picoseconds and an explicit order among simultaneous events."""
+
+    def schedule(self, event: simpy.Event, priority: Any = AGENT, delay: Any = 0) -> None:
+        """Schedule with a tuple as priority; SimPy's own events (process starts) run before other agents."""
+        super().schedule(event, priority if isinstance(priority, tuple) else (AGENT, -1), delay)  # type: ignore[arg-type]
+
+    def at(self, time_ps: int, *order: int) -> simpy.Event:
+        """Return an event that happens at `time_ps`, in the order (phase, ...) among simultaneous ones."""
+        return self.succeed(simpy.Event(self), time_ps, *order)
+
+    def succeed(self, event: simpy.Event, time_ps: int, *order: int) -> simpy.Event:
+        """Make `event` happen at `time_ps`."""
+        event._ok, event._value = True, None
+        self.schedule(event, order, time_ps - self.now)
+        return event
+
+
+@dataclass
+class Message:
+    """A message in flight."""
+
+    number: int
+    source: int
+    destination: int
+    size_bytes: int
+    segments: int
+    flag: int
+    ack: int
+    landed: int = 0
+    queued_ps: int = 0
+    link: int = -1
+    weight_ps: int = -1
+
+
+@dataclass
+class Waiter:
+    """An agent that is blocked on a flag."""
+
+    agent: int
+    expected: int
+    since_ps: int
+    mode: int
+    released: simpy.Event
+
+
+class ReferenceEngine:
+    """One run of a program on a fabric. Subclass and override a method to study another meaning."""
+
+    def __init__(self, program: Program, fabric: Fabric, policy: WaitPolicy, segment_bytes: int, record: str):
+        self.program, self.fabric, self.policy = program, fabric, policy
+        self.segment_bytes, self.record = segment_bytes, record
+        self.clock = Clock()
+        state = layout.sim(program, fabric)
+        self.agents, self.queues = state.agents, state.queues
+        self.rows = layout.rows(program, record)
+        self.counts: dict[int, int] = defaultdict(int)
+        self.waiters: dict[int, list[Waiter]] = defaultdict(list)
+        self.hops: list[tuple[int, ...]] = []
+        self.busy: list[tuple[int, int, int]] = []
+        self.free_ps = [0] * fabric.links
+
+    def run(self) -> Final:
+        """Run until nothing can go on."""
+        for agent in range(self.program.agents):
+            self.clock.process(self.live(agent))
+        self.clock.run()
+        for flag, waiting in self.waiters.items():
+            for waiter in waiting:
+                self.agents["flag"][waiter.agent] = flag
+                self.agents["expected"][waiter.agent] = waiter.expected
+                self.agents["since_ps"][waiter.agent] = waiter.since_ps
+        flags = state_flags(self.counts, int(self.program.flag_first[-1]))
+        use, bin_ps = binned(self.busy, self.fabric.links)
+        if self.record == "hops":
+            self.rows = self.rows._replace(hops=layout.hop_records(self.hops))
+        return Final(self.agents, flags, self.queues, use, bin_ps, self.rows)
+
+    def live(self, agent: int) -> Steps:
+        """Let one agent call its blocks."""
+        program, ops = self.program, self.program.ops
+        for call in range(program.call_first[agent], program.call_first[agent + 1]):
+            self.agents["call"][agent] = call
+            self.rows.calls["start_ps"][call] = self.clock.now
+            block = program.calls["block"][call]
+            for turn in range(program.calls["repeat"][call]):
+                for op in range(program.block_first[block], program.block_first[block + 1]):
+                    if ops["kind"][op] == Op.COMPUTE:
+                        yield from self.compute(agent, op)
+                    elif ops["kind"][op] == Op.WRITE:
+                        self.post(agent, call, op, turn)
+                    else:
+                        yield from self.wait(agent, call, op, turn)
+            self.rows.calls["end_ps"][call] = self.clock.now
+        self.agents["call"][agent] = program.call_first[agent + 1]
+        self.agents["flag"][agent] = layout.FINISHED
+        self.agents["end_ps"][agent] = self.clock.now
+
+    def compute(self, agent: int, op: int) -> Steps:
+        """Let a duration pass, or idle until an absolute time."""
+        end = int(self.program.ops["duration_ps"][op])
+        if self.program.ops["mode"][op] == Mode.FOR:
+            self.agents["compute_ps"][agent] += end
+            end += self.clock.now
+        if end > self.clock.now:
+            yield self.clock.at(end, AGENT, agent)
+
+    def post(self, agent: int, call: int, op: int, turn: int) -> None:
+        """Post one write: a process for each of its segments."""
+        program, ops, calls = self.program, self.program.ops, self.program.calls
+        source = int(program.agent_endpoint[agent])
+        peer = int(ops["peer"][op] + turn * ops["peer_step"][op])
+        if ops["mode"][op] == Mode.RELATIVE:
+            first, end = program.group_first[calls["group"][call]], program.group_first[calls["group"][call] + 1]
+            peer = int(program.members[first + (calls["position"][call] + peer) % (end - first)])
+        size = int(ops["size_bytes"][op])
+        local = peer == source or self.fabric.ideal
+        whole = local or self.segment_bytes == 0 or size <= self.segment_bytes
+        segments = 1 if whole else -(-size // self.segment_bytes)
+        shift = calls["flag_offset"][call] + turn * ops["flag_step"][op]
+        flag = int(program.flag_first[peer] + ops["flag"][op] + shift) if ops["flag"][op] >= 0 else -1
+        ack = int(program.flag_first[source] + ops["ack"][op] + shift) if ops["ack"][op] >= 0 else -1
+        message = Message(int(self.agents["message"][agent]), source, peer, size, segments, flag, ack)
+        self.agents["message"][agent] += 1
+        if self.record != "none":
+            self.rows.messages["post_ps"][message.number] = self.clock.now
+        for index in range(segments):
+            self.clock.process(self.land_locally(message) if local else self.travel(message, index))
+
+    def land_locally(self, message: Message) -> Steps:
+        """Write to the own endpoint, or through an ideal fabric."""
+        self.started(message)
+        yield self.clock.at(self.clock.now + LOCAL_PS, DELIVERY, self.fabric.links + message.source, message.number)
+        self.deliver(message)
+
+    def started(self, message: Message) -> None:
+        """Record when the first byte leaves."""
+        if self.record != "none" and self.rows.messages["start_ps"][message.number] < 0:
+            self.rows.messages["start_ps"][message.number] = self.clock.now
+
+    def travel(self, message: Message, index: int) -> Steps:
+        """Take one segment from link to link: queue, serialise, fly.
+
+        It is eligible at the next link at max(head arrival, tail arrival - its serialisation there) with
+        cut-through, at its tail's arrival with store-and-forward.
+        """
+        size = self.segment_bytes
+        if index == message.segments - 1:
+            size = message.size_bytes - index * self.segment_bytes
+        fabric, clock = self.fabric, self.clock
+        link = fabric.next_link(message.source, message.destination)
+        while True:
+            busy = self.serialise(link, size)
+            start = self.book(message, index, link, size, busy)
+            head = start + int(fabric.latency_ps[link])
+            tail = head + busy
+            node = int(fabric.destination[link])
+            if node == message.destination:
+                break
+            onward = fabric.next_link(node, message.destination)
+            eligible = tail if fabric.store_and_forward[node] else max(head, tail - self.serialise(onward, size))
+            yield clock.at(eligible, TRANSIT, link, message.number, index)
+            link = onward
+        yield clock.at(tail, DELIVERY, link, message.number, index)
+        self.deliver(message)
+
+    def wire(self, link: int, size: int) -> int:
+        """Return payload plus headers of a segment on a link."""
+        return wire_bytes(size, int(self.fabric.header_bytes[link]), int(self.fabric.payload_bytes[link]))
+
+    def serialise(self, link: int, size: int) -> int:
+        """Return the picoseconds that a segment keeps a link busy."""
+        return serialisation_ps(self.wire(link, size), int(self.fabric.rate_mb_per_s[link]))
+
+    def book(self, message: Message, index: int, link: int, size: int, busy: int) -> int:
+        """Put a segment, eligible now, at the end of a link's FIFO; return when it starts."""
+        now = self.clock.now
+        start = max(now, self.free_ps[link])
+        self.free_ps[link] = start + busy
+        injected = link == self.fabric.next_link(message.source, message.destination)
+        queue = self.queues[link]
+        queue["wire_bytes"] += self.wire(link, size)
+        queue["segments"] += 1
+        queue["busy_ps"] += busy
+        if not injected or index == 0:  # later segments of an injected message wait for their own first ones
+            queue["queued_ps"] += start - now
+            if index == (0 if injected else message.segments - 1):
+                message.queued_ps += start - now
+        if start + busy - now > message.weight_ps:
+            message.weight_ps, message.link = start + busy - now, link
+        if injected and index == 0 and self.record != "none":
+            self.rows.messages["start_ps"][message.number] = start
+        self.busy.append((link, start, start + busy))
+        self.hops.append((message.number, index, link, now, start, start + busy))
+        return start
+
+    def deliver(self, message: Message) -> None:
+        """Land one segment; with the last one the message arrives and its flag is raised."""
+        message.landed += 1
+        if message.landed < message.segments:
+            return
+        if self.record != "none":
+            row = self.rows.messages[message.number]
+            row["arrival_ps"], row["queued_ps"], row["link"] = self.clock.now, message.queued_ps, message.link
+        if message.flag >= 0:
+            self.raise_flag(message.flag, message)
+        if message.ack >= 0:
+            self.clock.process(self.acknowledge(message))
+
+    def acknowledge(self, message: Message) -> Steps:
+        """Raise the flag at the source, one return-path latency after delivery."""
+        back = self.fabric.route(message.destination, message.source)
+        latency = sum(int(self.fabric.latency_ps[link]) for link in back) or LOCAL_PS
+        yield self.clock.at(self.clock.now + latency, ACKNOWLEDGEMENT, message.number)
+        self.raise_flag(message.ack, message)
+
+    def raise_flag(self, flag: int, message: Message) -> None:
+        """Add one to a flag, and release the agents that waited for the count that it has reached."""
+        self.counts[flag] += 1
+        staying = []
+        for waiter in self.waiters[flag]:
+            if waiter.expected > self.counts[flag]:
+                staying.append(waiter)
+                continue
+            end, polls = self.serve(waiter.mode, waiter.since_ps, self.clock.now)
+            self.waited(waiter.agent, waiter.since_ps, self.clock.now, end, polls, message.number)
+            self.clock.succeed(waiter.released, end, AGENT, waiter.agent)
+        self.waiters[flag] = staying
+
+    def serve(self, mode: int, start_ps: int, arrival_ps: int) -> tuple[int, int]:
+        """Return (time that the waiter goes on, flag reads)."""
+        return self.policy.serve(start_ps, arrival_ps) if mode == Mode.POLL else (arrival_ps, 0)
+
+    def wait(self, agent: int, call: int, op: int, turn: int) -> Steps:
+        """Go on when a flag of the own endpoint has reached a count."""
+        ops, mode, now = self.program.ops, int(self.program.ops["mode"][op]), self.clock.now
+        if mode == Mode.OBSERVE:
+            self.waited(agent, now, -1, now, 0, -1)
+            return
+        flag = self.program.flag_first[self.program.agent_endpoint[agent]] + ops["flag"][op]
+        flag += self.program.calls["flag_offset"][call] + turn * ops["flag_step"][op]
+        expected = int(ops["expected"][op] + turn * ops["expected_step"][op])
+        if self.counts[int(flag)] >= expected:
+            reads = int(mode == Mode.POLL and self.policy.kind is not Policy.IDEAL)
+            self.waited(agent, now, now, now, reads, -1)
+            return
+        released = self.clock.event()
+        self.waiters[int(flag)].append(Waiter(agent, expected, now, mode, released))
+        yield released
+
+    def waited(self, agent: int, start: int, arrival: int, end: int, polls: int, message: int) -> None:
+        """Count one served wait, and record it."""
+        self.agents["wait_ps"][agent] += end - start
+        self.agents["polls"][agent] += polls
+        if self.record != "none":
+            self.rows.waits[self.agents["wait"][agent]] = (start, arrival, end, polls, message)
+        self.agents["wait"][agent] += 1
+
+
+def state_flags(counts: dict[int, int], size: int) -> layout.Ints:
+    """Return (F,) final counts."""
+    flags = layout.np.zeros(size, layout.np.int64)
+    for flag, count in counts.items():
+        flags[flag] = count
+    return flags
+
+
+def binned(busy: list[tuple[int, int, int]], links: int) -> tuple[layout.Ints, int]:
+    """Return (links, BINS) busy picoseconds, and the width of a bin: the smallest doubling that holds the run."""
+    width = FIRST_BIN_PS
+    while busy and max(end for _, _, end in busy) > width * BINS:
+        width *= 2
+    use = layout.np.zeros((links, BINS), layout.np.int64)
+    for link, start, end in busy:
+        while start < end:
+            stop = min(end, (start // width + 1) * width)
+            use[link, start // width] += stop - start
+            start = stop
+    return use, width
