@@ -1,0 +1,349 @@
+"""One rank's collectives: which spans they are, and what is known of each from kernel, host record or name."""
+
+import json
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+
+from .events import ANNOTATION, COLLECTIVE_NAME, KERNEL, Events
+from .execution_trace import ExecutionTrace
+from .work import Work
+
+_KERNEL = r"(?i)^(void )?(nccl|rccl|msccl)"
+_HOST_ONLY = r"^(gloo|mpi|ucc):"
+_KERNEL_NAME = re.compile(r"(?i)(?:nccl|rccl)(?:dev)?kernel_(?P<operation>[A-Za-z]+)_")
+_ALGORITHM = re.compile(r"_(RING|TREE|NVLS_TREE|NVLS|COLLNET_DIRECT|COLLNET_CHAIN|PAT)(?=_|\(|$)")
+_PROTOCOL = re.compile(r"_(LL128|LL|SIMPLE)(?=_|\(|$)")
+_PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
+
+_OPERATIONS = {
+    # Keys: names of PyTorch (c10d records, nccl: annotations) and of NCCL's kernels, in lower case, without
+    # underscores, digits' bases and the suffixes that say how buffers are laid out.
+    "allreduce": "all_reduce",
+    "allgather": "all_gather",
+    "reducescatter": "reduce_scatter",
+    "broadcast": "broadcast",
+    "reduce": "reduce",
+    "alltoall": "all_to_all",
+    "alltoallv": "all_to_allv",
+    "gather": "gather",
+    "scatter": "scatter",
+    "send": "send",
+    "recv": "recv",
+    "barrier": "barrier",
+    "allreducebarrier": "barrier",
+}
+_LAYOUT = re.compile(r"_|base|coalesced|intotensor|tensor|single|oop|sparse")
+# NCCL's names of the types that PyTorch writes, and the bytes of an element.
+_TYPES = {
+    "float": ("float32", 4),
+    "double": ("float64", 8),
+    "half": ("float16", 2),
+    "bfloat16": ("bfloat16", 2),
+    "int": ("int32", 4),
+    "long": ("int64", 8),
+    "longint": ("int64", 8),
+    "char": ("int8", 1),
+    "signedchar": ("int8", 1),
+    "byte": ("uint8", 1),
+    "unsignedchar": ("uint8", 1),
+    "bool": ("uint8", 1),
+    "float8e4m3fn": ("float8e4m3", 1),
+    "float8e5m2": ("float8e5m2", 1),
+}
+
+# From which of its sources a part's operation is known, best first.
+SOURCES = ("kernel", "host record", "execution trace", "annotation", "kernel name", "nothing")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A process group as one rank sees it; `name` and `ranks` are None where the source does not say.
+
+    `handle` tells unnamed groups of one rank apart (a stream or a pointer) and means nothing elsewhere.
+    """
+
+    name: str | None
+    ranks: tuple[int, ...] | None
+    size: int | None
+    description: str | None
+    handle: int | str | None = None
+    start: int | None = None
+    stride: int | None = None
+
+    def with_ranks(self, ranks: tuple[int, ...]) -> "Group":
+        """Return the group with its ranks known."""
+        return replace(self, ranks=ranks, size=len(ranks))
+
+
+@dataclass
+class Part:
+    """One rank's part in one collective; times are the rank's own until clocks are aligned."""
+
+    span: int
+    record: int
+    operation: str
+    source: str
+    group: Group
+    start_ns: int
+    end_ns: int
+    launch_ns: int | None
+    sequence: int | None = None
+    dtype: str | None = None
+    size_bytes: int | None = None
+    in_split_bytes: list[int] | None = None
+    out_split_bytes: list[int] | None = None
+    peer: int | None = None
+    algorithm: str | None = None
+    protocol: str | None = None
+    channels: int | None = None
+    on_gpu: bool = True
+    stream: int | None = None
+
+
+def operation_of(name: str) -> str:
+    """Return the schema's operation for a name that PyTorch or NCCL gives, `wait`, or `unknown`."""
+    text = re.sub(COLLECTIVE_NAME, "", name).split(" ")[0].lower()
+    if text == "wait":
+        return "wait"
+    return _OPERATIONS.get(_LAYOUT.sub("", text), "unknown")
+
+
+class HostRecords:
+    """The host records of collectives on each thread: which one was open when a call was made."""
+
+    def __init__(self, work: Work, events: Events) -> None:
+        self.work = work
+        self.args: dict[int, dict[str, Any]] = {}
+        details = {(d.name, d.start_ns + events.base_ns, d.tid): d.args for d in events.details}
+        record = (work.kind == ANNOTATION) & work.matching(f"^record_param_comms$|{COLLECTIVE_NAME}")
+        self._open: dict[tuple[int, bool], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for span in np.flatnonzero(record).tolist():
+            key = (work.name(span), int(work.start_ns[span]), int(work.tid[span]))
+            self.args[span] = details.get(key, {})
+            starts, spans = self._open[int(work.tid[span]), key[0] == "record_param_comms"]
+            starts.append(key[1])
+            spans.append(span)
+        self.kernels = {(d.start_ns + events.base_ns, d.name): d.args for d in events.details}
+
+    @property
+    def records(self) -> list[int]:
+        """All `record_param_comms` spans, in order of start."""
+        return sorted(s for (_, plain), (_, spans) in self._open.items() if plain for s in spans)
+
+    def around(self, tid: int, time_ns: int, *, plain: bool) -> int:
+        """Return the innermost record open on thread `tid` at `time_ns`, or -1.
+
+        `plain` asks for `record_param_comms`, otherwise for annotations such as `nccl:all_reduce`.
+        """
+        starts, spans = self._open[tid, plain]
+        last = bisect_right(starts, time_ns) - 1
+        for index in range(last, max(last - 4, -1), -1):
+            if self.work.end_ns[spans[index]] >= time_ns:
+                return spans[index]
+        return -1
+
+    def annotation_in(self, record: int) -> int:
+        """Return the first annotation that begins within `record` on its thread, or -1."""
+        starts, spans = self._open[int(self.work.tid[record]), False]
+        index = bisect_right(starts, int(self.work.start_ns[record]) - 1)
+        inside = index < len(spans) and starts[index] <= self.work.end_ns[record]
+        return spans[index] if inside else -1
+
+
+def find_parts(work: Work, records: HostRecords, trace: ExecutionTrace | None) -> list[Part]:
+    """Find the rank's collectives, in order of start, each described by the best source that there is."""
+    joined = _join(records, trace) if trace else {}
+    parts = [_kernel_part(work, records, joined, s) for s in _kernels(work, records)]
+    for span in np.flatnonzero((work.kind == ANNOTATION) & work.matching(_HOST_ONLY)).tolist():
+        parts.append(_host_part(work, records, joined, span))
+    return sorted(parts, key=lambda part: (part.start_ns, part.span))
+
+
+def _kernels(work: Work, records: HostRecords) -> list[int]:
+    named = (work.kind == KERNEL) & work.matching(_KERNEL)
+    labelled = {key for key, args in records.kernels.items() if "Collective name" in args}
+    spans = set(np.flatnonzero(named).tolist())
+    if labelled:
+        starts = np.fromiter((start for start, _ in labelled), dtype=np.int64)
+        candidates = np.flatnonzero((work.kind == KERNEL) & np.isin(work.start_ns, starts)).tolist()
+        spans |= {s for s in candidates if (int(work.start_ns[s]), work.name(s)) in labelled}
+    return sorted(spans)
+
+
+def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, Any]], span: int) -> Part:
+    launch = int(work.launch[span])
+    record = annotation = -1
+    if launch >= 0:
+        tid, time_ns = int(work.tid[launch]), int(work.start_ns[launch])
+        record = records.around(tid, time_ns, plain=True)
+        annotation = records.around(tid, time_ns, plain=False)
+    name = work.name(span)
+    kernel_args = records.kernels.get((int(work.start_ns[span]), name), {})
+    part = _described(work, span, record, [
+        ("kernel", kernel_args),
+        ("host record", records.args.get(record, {})),
+        ("execution trace", joined.get(record, {})),
+        ("annotation", _annotation_args(work, records, annotation)),
+        ("kernel name", _kernel_name_args(name)),
+    ])  # fmt: skip
+    part.launch_ns = int(work.start_ns[launch]) if launch >= 0 else None
+    if "sendrecv" not in name.lower() and (algorithm := _ALGORITHM.search(name)):
+        part.algorithm = algorithm[1].lower()
+    if protocol := _PROTOCOL.search(name):
+        part.protocol = protocol[1].lower()
+    part.channels = int(work.grid_x[span]) if work.grid_x[span] > 0 else None
+    return part
+
+
+def _host_part(work: Work, records: HostRecords, joined: dict[int, dict[str, Any]], span: int) -> Part:
+    """Describe a collective that the host itself runs (Gloo): its annotation is its span."""
+    record = records.around(int(work.tid[span]), int(work.start_ns[span]), plain=True)
+    part = _described(work, span, record, [
+        ("host record", records.args.get(record, {})),
+        ("execution trace", joined.get(record, {})),
+        ("annotation", _annotation_args(work, records, span)),
+    ])  # fmt: skip
+    part.on_gpu = False
+    part.launch_ns = int(work.start_ns[record]) if record >= 0 else None
+    return part
+
+
+def _annotation_args(work: Work, records: HostRecords, annotation: int) -> dict[str, Any]:
+    if annotation < 0:
+        return {}
+    name = work.name(annotation)
+    args: dict[str, Any] = {"Collective name": name}
+    dims, types = (
+        records.args.get(annotation, {}).get("Input Dims"),
+        records.args.get(annotation, {}).get("Input type"),
+    )
+    if isinstance(dims, list) and dims and all(isinstance(n, int) for n in (dims[0] or ["?"])):
+        args["In msg nelems"] = int(np.prod(dims[0], dtype=np.int64))
+    if isinstance(types, list) and types:
+        args["dtype"] = types[0]
+    if peer := _PEER.search(name):
+        args["peer"] = int(peer[1])
+    return args
+
+
+def _kernel_name_args(name: str) -> dict[str, Any]:
+    match = _KERNEL_NAME.search(name)
+    known = match and operation_of(match["operation"]) != "unknown"
+    return {"Collective name": match["operation"]} if match and known else {}
+
+
+def _described(work: Work, span: int, record: int, sources: Sequence[tuple[str, dict[str, Any]]]) -> Part:
+    """Build a part from the first source that names a known operation, completed from the later ones."""
+    args: dict[str, Any] = {}
+    best, operation = "nothing", "unknown"
+    for source, given in sources:
+        named = operation_of(str(given.get("Collective name", "")))
+        if operation == "unknown" and named not in ("unknown", "wait"):
+            best, operation = source, named
+        args = {**{k: v for k, v in given.items() if v is not None}, **args}
+    if operation == "all_to_all" and _list(args.get("In split size")):
+        operation = "all_to_allv"
+    part = Part(
+        span, record, operation, best, _group(args, int(work.stream[span])),
+        int(work.start_ns[span]), int(work.end_ns[span]), None,
+    )  # fmt: skip
+    part.stream = int(work.stream[span])
+    sequence = args.get("Seq")
+    part.sequence = sequence if isinstance(sequence, int) else None
+    _measure(part, args)
+    return part
+
+
+def _measure(part: Part, args: dict[str, Any]) -> None:
+    """Fill in type, sizes and peer."""
+    key = re.sub(r"c10::|[ _]", "", str(args.get("dtype") or "")).lower()
+    name, element_bytes = _TYPES.get(key, (str(args["dtype"]) if args.get("dtype") else None, None))
+    element_bytes = element_bytes or args.get("element_bytes")
+    part.dtype = name
+    count_in, count_out = args.get("In msg nelems"), args.get("Out msg nelems")
+    if isinstance(count_in, int) and isinstance(element_bytes, int):
+        part.size_bytes = count_in * element_bytes
+    if part.operation == "all_to_allv" and isinstance(element_bytes, int):
+        part.in_split_bytes = _split_bytes(args.get("In split size"), count_in, element_bytes)
+        part.out_split_bytes = _split_bytes(args.get("Out split size"), count_out, element_bytes)
+    if part.operation in ("send", "recv"):
+        peer = args.get("peer", args.get("Dst Rank" if part.operation == "send" else "Src Rank"))
+        part.peer = peer if isinstance(peer, int) else None
+
+
+def _split_bytes(split: Any, elements: Any, element_bytes: int) -> list[int] | None:
+    """Return splits in bytes; PyTorch counts them along the first dimension, so rows are scaled to elements."""
+    rows = _list(split)
+    if not rows:
+        return None
+    total = sum(rows)
+    scale = (
+        elements // total if isinstance(elements, int) and total and elements % total == 0 and elements else 1
+    )
+    return [row * scale * element_bytes for row in rows]
+
+
+def _list(value: Any) -> list[int]:
+    """Return a list of integers given as such or as JSON in a string; empty where it is neither or is cut."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    return value if isinstance(value, list) and all(isinstance(n, int) for n in value) else []
+
+
+def _group(args: dict[str, Any], stream: int) -> Group:
+    name = args.get("Process Group Name")
+    size = args.get("Group size")
+    ranks = _list(args.get("Process Group Ranks"))
+    description = args.get("Process Group Description")
+    start, stride = args.get("Global rank start"), args.get("Global rank stride")
+    return Group(
+        str(name) if name not in (None, "") else None,
+        tuple(ranks) or None,
+        size if isinstance(size, int) and size > 0 else None,
+        str(description) if description else None,
+        None if name not in (None, "") else stream,
+        start if isinstance(start, int) else None,
+        stride if isinstance(stride, int) and stride > 0 else None,
+    )
+
+
+def _join(records: HostRecords, trace: ExecutionTrace) -> dict[int, dict[str, Any]]:
+    """Give host records what the ExecutionTrace says of them: by record function id, else by order.
+
+    Ids are the same in both files only in newer profilers; the order of execution is the same in all, and the
+    operation and its element count keep a missing record from shifting what follows.
+    """
+    spans = records.records
+    by_function = {node.function: node for node in trace.nodes if node.function > 0}
+    ids = [int(records.work.function[s]) for s in spans]
+    if any(i > 0 for i in ids) and all(i in by_function for i in ids if i > 0):
+        return {s: by_function[i].args for s, i in zip(spans, ids, strict=True) if i > 0}
+    host = [_host_key(records, span) for span in spans]
+    nodes = [_key(node.args) for node in trace.nodes]
+    joined = {}
+    for i, j, length in SequenceMatcher(None, host, nodes, autojunk=False).get_matching_blocks():
+        joined |= {spans[i + k]: trace.nodes[j + k].args for k in range(length)}
+    return joined
+
+
+def _key(args: dict[str, Any]) -> tuple[str, int | None]:
+    operation = operation_of(str(args.get("Collective name", "wait")))
+    count = args.get("In msg nelems")
+    coarse = "all_to_all" if operation == "all_to_allv" else operation
+    return coarse, None if coarse == "wait" else count
+
+
+def _host_key(records: HostRecords, record: int) -> tuple[str, int | None]:
+    if "Collective name" in records.args[record]:
+        return _key(records.args[record])
+    return _key(_annotation_args(records.work, records, records.annotation_in(record)))

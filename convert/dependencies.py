@@ -1,0 +1,249 @@
+"""Edges between a rank's spans: what had to happen before what, measured where the trace says, else inferred.
+
+Order within a lane is implied and not stored. No edge contradicts the captured times; an edge that would is left
+out and counted.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .collectives import HostRecords, Part, operation_of
+from .events import CALL, SYNC, Events
+from .work import Queue, Work, numbers, queues
+
+HANDOVER_NS = 50_000
+"""A thread that was idle for this long, while another worked, is taken to have waited for it.
+
+Above the gaps between two calls of one busy thread, below the time that a step's backward pass takes.
+"""
+
+_WAIT_DEPTH = 4  # collectives launched before a wait among which the one waited for is looked for
+
+
+@dataclass
+class Edges:
+    """Edges (before, after) with kind and origin, without doubles; `contradicted` counts those left out, by kind."""
+
+    work: Work
+    rows: dict[tuple[int, int, str], str] = field(default_factory=dict)
+    contradicted: Counter[str] = field(default_factory=Counter)
+
+    def add(self, before: int, after: int, kind: str, origin: str) -> bool:
+        """Add an edge unless the captured times contradict it; say whether they allow it."""
+        if before < 0 or after < 0 or before == after:
+            return False
+        work = self.work
+        limit = work.end_ns[after] if kind == "sync" else work.start_ns[after]
+        if work.end_ns[before] > limit:
+            self.contradicted[kind] += 1
+            return False
+        self.rows.setdefault((before, after, kind), origin)
+        return True
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return the columns of `dependencies`, launches included, in order of (after, before, kind)."""
+        launched = np.flatnonzero(self.work.launch >= 0)
+        before = [*self.work.launch[launched].tolist(), *(row[0] for row in self.rows)]
+        after = [*launched.tolist(), *(row[1] for row in self.rows)]
+        kind = ["launch"] * len(launched) + [row[2] for row in self.rows]
+        origin = ["measured"] * len(launched) + list(self.rows.values())
+        table = pa.table({"before": before, "after": after, "kind": kind, "origin": origin}, schema=_EDGES)
+        table = table.sort_by([("after", "ascending"), ("before", "ascending"), ("kind", "ascending")])
+        return {name: table[name] for name in table.column_names}
+
+
+_EDGES = pa.schema(
+    [("before", pa.int64()), ("after", pa.int64()), ("kind", pa.string()), ("origin", pa.string())]
+)
+
+
+def find_edges(work: Work, events: Events, records: HostRecords, parts: list[Part]) -> Edges:
+    """Find all edges of a rank."""
+    edges = Edges(work)
+    lanes, threads = queues(work)
+    context = _Context(work, records, parts, lanes, threads)
+    measured = _measured(context, edges, events)
+    if not measured["Stream Wait Event"]:
+        _collective_inputs(context, edges)
+        _stream_waits(context, edges)
+    _syncs(context, edges, measured["Event Sync"])
+    _handovers(work, edges)
+    return edges
+
+
+@dataclass
+class _Context:
+    work: Work
+    records: HostRecords
+    parts: list[Part]
+    lanes: dict[int, Queue]
+    threads: dict[int, Queue]
+
+    def __post_init__(self) -> None:
+        self.collective = {part.span for part in self.parts}
+        launched = [s for queue in self.lanes.values() for s in queue.spans]
+        launched.sort(key=lambda s: (self.work.start_ns[self.work.launch[s]], self.work.start_ns[s]))
+        self.compute = Queue(self.work, [s for s in launched if s not in self.collective])
+        self.communication = Queue(self.work, [s for s in launched if s in self.collective])
+
+    def calls(self, pattern: str) -> list[int]:
+        return np.flatnonzero((self.work.kind == CALL) & self.work.matching(pattern)).tolist()
+
+    def last_by_thread(self, tid: int, time_ns: int) -> int:
+        return self.threads[tid].before(time_ns) if tid in self.threads else -1
+
+
+def _measured(context: _Context, edges: Edges, events: Events) -> Counter[str]:
+    """Add the edges of `cuda_sync` events, which name the record call that was waited for; count them by name."""
+    work, used = context.work, Counter[str]()
+    sync = events.table.filter(pc.equal(events.table["kind"], SYNC))
+    if not sync.num_rows:
+        return used
+    calls = {
+        int(c): int(s) for s, c in enumerate(work.correlation.tolist()) if c > 0 and work.kind[s] == CALL
+    }
+    lane_of = {
+        (int(work.device[s]), int(work.stream[s])): lane
+        for lane, q in context.lanes.items()
+        for s in q.spans[:1]
+    }
+    columns = [
+        numbers(sync, n).tolist() for n in ("correlation", "device", "stream", "wait_stream", "wait_record")
+    ]
+    for name, call, device, stream, wait_stream, record in zip(
+        sync["name"].to_pylist(), *columns, strict=True
+    ):
+        waiter, recorder = calls.get(call, -1), calls.get(record, -1)
+        source = context.lanes.get(lane_of.get((device, wait_stream), -1))
+        if waiter < 0 or recorder < 0 or source is None:
+            continue
+        before = source.before(int(work.start_ns[recorder]))
+        if name == "Stream Wait Event":
+            target = context.lanes.get(lane_of.get((device, stream), -1))
+            after = target.after(int(work.start_ns[waiter])) if target else -1
+            used[name] += edges.add(before, after, "event", "measured")
+        elif name in ("Event Sync", "Event Synchronize"):
+            used["Event Sync"] += edges.add(before, waiter, "sync", "measured")
+    return used
+
+
+def _collective_inputs(context: _Context, edges: Edges) -> None:
+    """A collective waits for the stream that was current when it was called: the process group records an event
+
+    there and makes its own stream wait (c10d::ProcessGroupNCCL::syncStream). The last work on that stream before
+    the call is what it waits for.
+    """
+    work = context.work
+    for part in context.parts:
+        if not part.on_gpu or work.launch[part.span] < 0:
+            continue
+        launch = int(work.launch[part.span])
+        called_ns = int(work.start_ns[part.record if part.record >= 0 else launch])
+        queue = context.threads[int(work.tid[launch])]
+        index = int(np.searchsorted(queue.times, called_ns)) - 1
+        while index >= 0 and queue.spans[index] in context.collective:
+            index -= 1
+        if index >= 0:
+            current = context.lanes[int(work.lane[queue.spans[index]])]
+            edges.add(current.before(called_ns), part.span, "event", "inferred")
+
+
+def _stream_waits(context: _Context, edges: Edges) -> None:
+    """A cudaStreamWaitEvent makes the current stream wait for another stream's latest work.
+
+    Which stream and event is not in the trace: the waiting stream is taken to be that of the next work that any
+    thread launches (backward ends on autograd's thread, the optimizer goes on in the main one), the event that of
+    the latest work launched elsewhere before; where the call sits in the `wait` of a collective, that of the latest
+    collective that the times allow. Calls within a collective's own record are covered by `_collective_inputs`.
+    """
+    work = context.work
+    for call in context.calls("(?i)streamwaitevent"):
+        time_ns = int(work.start_ns[call])
+        record = context.records.around(int(work.tid[call]), time_ns, plain=True)
+        waits = record >= 0 and _is_wait(context, record)
+        after = context.compute.after(time_ns)
+        if (record >= 0 and not waits) or after < 0:
+            continue
+        if waits:
+            last = context.communication.count_before(time_ns)
+            candidates = context.communication.spans[max(0, last - _WAIT_DEPTH) : last]
+            candidates = [s for s in candidates if work.end_ns[s] <= work.start_ns[after]] or candidates[-1:]
+        else:
+            others = [q.before(time_ns) for lane, q in context.lanes.items() if lane != work.lane[after]]
+            candidates = sorted(
+                (s for s in others if s >= 0), key=lambda s: (work.start_ns[work.launch[s]], s)
+            )
+        if candidates:
+            edges.add(candidates[-1], after, "event", "inferred")
+
+
+def _is_wait(context: _Context, record: int) -> bool:
+    """A `record_param_comms` that launches nothing is a wait for an earlier one."""
+    name = context.records.args[record].get("Collective name")
+    if name is not None:
+        return operation_of(str(name)) == "wait"
+    return context.records.annotation_in(record) < 0
+
+
+def _syncs(context: _Context, edges: Edges, events_measured: int) -> None:
+    """A synchronising call cannot end before the work that it waits for."""
+    work = context.work
+    for call in context.calls("(?i)(device|ctx)synchronize"):
+        for queue in context.lanes.values():
+            edges.add(queue.before(int(work.start_ns[call])), call, "sync", "inferred")
+    for call in context.calls("(?i)streamsynchronize"):
+        last = context.last_by_thread(int(work.tid[call]), int(work.start_ns[call]))
+        if last >= 0:
+            queue = context.lanes[int(work.lane[last])]
+            edges.add(queue.before(int(work.start_ns[call])), call, "sync", "inferred")
+    if not events_measured:
+        _event_syncs(context, edges)
+    # A copy to or from pageable memory, and one that is not Async, holds its caller until it is done.
+    copies = np.flatnonzero((work.launch >= 0) & work.matching("(?i)^memcpy"))
+    blocking = work.matching("Pageable")
+    held = ~work.matching("(?i)async") & work.matching("(?i)memcpy")
+    for copy in copies.tolist():
+        call = int(work.launch[copy])
+        if (blocking[copy] or held[call]) and work.end_ns[copy] <= work.end_ns[call]:
+            edges.add(copy, call, "sync", "inferred")
+
+
+def _event_syncs(context: _Context, edges: Edges) -> None:
+    """Which event a cudaEventSynchronize waits for is not in the trace: the work that ended last during the call."""
+    work = context.work
+    gpu = np.flatnonzero(work.launch >= 0)
+    gpu = gpu[np.argsort(work.end_ns[gpu], kind="stable")]
+    ends = work.end_ns[gpu]
+    for call in context.calls("(?i)eventsynchronize"):
+        index = int(np.searchsorted(ends, work.end_ns[call], side="right")) - 1
+        if index >= 0 and ends[index] > work.start_ns[call] > work.start_ns[work.launch[gpu[index]]]:
+            edges.add(int(gpu[index]), call, "sync", "inferred")
+
+
+def _handovers(work: Work, edges: Edges) -> None:
+    """A host thread that starts after a pause in which another worked, which then pauses, waited for it.
+
+    The main thread sits in backward() while autograd's thread works; the trace shows only their calls.
+    """
+    calls = np.flatnonzero(work.kind == CALL)
+    tids, starts, ends = work.tid[calls], work.start_ns[calls], work.end_ns[calls]
+    own: dict[int, list[int]] = defaultdict(list)
+    for index, tid in enumerate(tids.tolist()):
+        own[tid].append(int(starts[index]))
+    last_end: dict[int, int] = {}
+    switches = np.flatnonzero(tids[1:] != tids[:-1]) + 1
+    begin = 0
+    for switch in switches.tolist():
+        giver, taker = int(tids[switch - 1]), int(tids[switch])
+        last_end[giver] = int(ends[begin:switch].max())
+        begin = switch
+        idle_since = last_end.get(taker)
+        given_ns, taken_ns = int(ends[switch - 1]), int(starts[switch])
+        resumed = own[giver][np.searchsorted(own[giver], taken_ns) :]
+        waited = idle_since is None or (idle_since < given_ns and taken_ns - idle_since >= HANDOVER_NS)
+        if waited and given_ns <= taken_ns and (not resumed or resumed[0] - taken_ns >= HANDOVER_NS):
+            edges.add(int(calls[switch - 1]), int(calls[switch]), "thread", "inferred")

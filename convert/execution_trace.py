@@ -1,0 +1,138 @@
+"""PyTorch's ExecutionTrace: what each collective of a rank moved, where Kineto does not say.
+
+Only the `record_param_comms` nodes and the process groups are read. Two layouts exist: up to schema 1.0.2 a
+node's inputs are [tensors, sequence, group, rank, name, in splits, out splits]; later a node has `attrs` with
+names (collective_name, in_msg_nelems, pg_name, ...).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..schemas.errors import InputError
+from .json_stream import EventFile, find_objects, open_bytes
+
+_MARKS = re.compile(rb'"record_param_comms"|"## process_group:init ##"')
+_OVERLAP_BYTES = 1 << 20
+_ELEMENT = re.compile(r"Tensor\(([^)]+)\)")
+
+
+@dataclass
+class CommsNode:
+    """One `record_param_comms` node, its arguments under the names that Kineto gives them."""
+
+    function: int
+    args: dict[str, Any]
+
+
+@dataclass
+class ExecutionTrace:
+    """The communication of one rank's ExecutionTrace; nodes in the order in which they ran."""
+
+    path: Path
+    schema: str
+    pid: int | None
+    nodes: list[CommsNode] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_execution_trace(path: Path) -> ExecutionTrace:
+    """Read the ExecutionTrace `path`, plain or gzip.
+
+    Raises InputError where it is none, or of a layout that is not known, by its schema's name.
+    """
+    file = EventFile(path, key="nodes")
+    found: dict[Any, dict[str, Any]] = {}
+    before = b""
+    with open_bytes(path) as source:
+        for piece in file.pieces(source):
+            # A cut may fall into a node: the end of the last piece is looked at again, and ids tell doubles.
+            for node in find_objects(before + piece, _MARKS, "id"):
+                found[node["id"]] = node
+            before = piece[-_OVERLAP_BYTES:]
+    metadata = file.metadata or _head(path)
+    trace = ExecutionTrace(path, str(metadata.get("schema", "unknown")), metadata.get("pid"))
+    for node in found.values():
+        if node.get("name") == "record_param_comms":
+            trace.nodes.append(_comms_node(trace, node))
+        else:
+            trace.groups += _groups(node)
+    trace.nodes.sort(key=lambda node: node.function)
+    return trace
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """Return schema and pid, which stand before the nodes."""
+    with open_bytes(path) as source:
+        head = source.read(4096).decode("utf-8", "replace")
+    schema = re.search(r'"schema"\s*:\s*"([^"]*)"', head)
+    pid = re.search(r'"pid"\s*:\s*(\d+)', head)
+    return {"schema": schema[1] if schema else "unknown", "pid": int(pid[1]) if pid else None}
+
+
+def _comms_node(trace: ExecutionTrace, node: dict[str, Any]) -> CommsNode:
+    attrs = {a["name"]: a.get("value") for a in node.get("attrs", ()) if isinstance(a, dict) and "name" in a}
+    function = node.get("rf_id", attrs.get("rf_id", 0))
+    if "collective_name" in attrs:
+        return CommsNode(int(function or 0), _from_attrs(attrs, _values(node)))
+    inputs = node.get("inputs")
+    if isinstance(inputs, list) and len(inputs) in (6, 7):
+        return CommsNode(int(function or 0), _from_inputs(inputs, node.get("input_types", [])))
+    raise InputError(
+        f"{trace.path}: node {node.get('id')} (record_param_comms) has an unknown layout, schema {trace.schema!r}; "
+        "convert without --execution-trace, or report the schema"
+    )
+
+
+def _values(node: dict[str, Any]) -> list[Any]:
+    inputs = node.get("inputs")
+    values = inputs.get("values") if isinstance(inputs, dict) else inputs
+    return values if isinstance(values, list) else []
+
+
+def _from_attrs(attrs: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
+    names = {
+        "collective_name": "Collective name",
+        "dtype": "dtype",
+        "in_msg_nelems": "In msg nelems",
+        "out_msg_nelems": "Out msg nelems",
+        "in_split_size": "In split size",
+        "out_split_size": "Out split size",
+        "pg_name": "Process Group Name",
+        "pg_desc": "Process Group Description",
+        "pg_size": "Group size",
+        "global_rank_start": "Global rank start",
+        "global_rank_stride": "Global rank stride",
+    }
+    args = {ours: attrs[theirs] for theirs, ours in names.items() if theirs in attrs}
+    sequence = next(
+        (v[0] for v in inputs if isinstance(v, list) and len(v) == 2 and isinstance(v[1], bool)), None
+    )
+    return args if sequence is None else args | {"Seq": sequence}
+
+
+def _from_inputs(inputs: list[Any], types: list[Any]) -> dict[str, Any]:
+    name, in_split, out_split = inputs[-3:]
+    args: dict[str, Any] = {"Collective name": name, "In split size": in_split, "Out split size": out_split}
+    if len(inputs) == 7:
+        tensors = inputs[0] if inputs[0] and isinstance(inputs[0][0], list) else [inputs[0]]
+        element = _ELEMENT.search(str(types[0])) if types else None
+        # A tensor is [id, storage, offset, elements, bytes an element, device].
+        args["In msg nelems"] = sum(t[3] for t in tensors if isinstance(t, list) and len(t) >= 5)
+        args["element_bytes"] = next((t[4] for t in tensors if isinstance(t, list) and len(t) >= 5), None)
+        args["dtype"] = element[1] if element else None
+        args["group_pointer"] = inputs[2]  # an address in this process: says nothing across ranks
+    return args
+
+
+def _groups(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for value in _values(node):
+        if isinstance(value, str):
+            try:
+                groups = json.loads(value)
+            except ValueError:
+                continue
+            yield from (g for g in groups if isinstance(g, dict))

@@ -1,0 +1,160 @@
+"""A rank's work as arrays: spans in order of (start, lane), each GPU span with the call that launched it."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .events import ANNOTATION, CALL, COPY, KERNEL, SYNC, Events
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+KIND_NAMES = {KERNEL: "kernel", COPY: "copy", CALL: "host_call", ANNOTATION: "annotation"}
+_LAUNCHES = "(?i)launch|memcpy|memset"
+
+
+@dataclass
+class Work:
+    """Spans of one rank; all arrays have one entry a span, and the index is the span's id.
+
+    Integers that the source did not give are -1. `launch` is the span of the call that launched the span, -1 for
+    host spans and where no call was found. `early` counts GPU spans that began before their call, which get none.
+    """
+
+    kind: Ints
+    names: pa.Array
+    lane: Ints
+    lane_names: list[str]
+    start_ns: Ints
+    end_ns: Ints
+    tid: Ints
+    device: Ints
+    stream: Ints
+    correlation: Ints
+    function: Ints
+    grid_x: Ints
+    launch: Ints
+    early: int
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @property
+    def on_gpu(self) -> Bools:
+        """Which spans ran on a GPU stream."""
+        return self.kind <= COPY
+
+    def name(self, span: int) -> str:
+        """Return the name of one span."""
+        return str(self.names[span].as_py())
+
+    def matching(self, pattern: str) -> Bools:
+        """Return which spans' names match the regular expression `pattern`."""
+        return np.asarray(pc.fill_null(pc.match_substring_regex(self.names, pattern), False))
+
+
+def numbers(table: pa.Table, column: str) -> Ints:
+    """Return an integer column as an array, null as -1."""
+    return np.asarray(pc.fill_null(table[column], -1).to_numpy(), dtype=np.int64)
+
+
+def build_work(events: Events) -> Work:
+    """Order what was read of a file into spans and find their launches."""
+    table = events.table.filter(pc.not_equal(events.table["kind"], SYNC)).combine_chunks()
+    kind = numbers(table, "kind")
+    start = numbers(table, "start_ns") + events.base_ns
+    duration = numbers(table, "duration_ns")
+    lane, lane_names = _lanes(kind, numbers(table, "device"), numbers(table, "stream"), numbers(table, "tid"))
+    # At one instant an annotation comes before what it holds, and an empty span before a longer one.
+    order = np.lexsort((np.where(kind == ANNOTATION, -duration, duration), lane, start))
+    columns = {
+        n: numbers(table, n)[order] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
+    }
+    names = pc.fill_null(table["name"], "").take(pa.array(order))
+    work = Work(
+        kind=kind[order],
+        names=names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names,
+        lane=lane[order],
+        lane_names=lane_names,
+        start_ns=start[order],
+        end_ns=(start + duration)[order],
+        launch=np.full(len(kind), -1),
+        early=0,
+        **columns,
+    )
+    work.launch, work.early = _launches(work)
+    return work
+
+
+def _lanes(kind: Ints, device: Ints, stream: Ints, tid: Ints) -> tuple[Ints, list[str]]:
+    """Return each span's lane and the lanes' names; streams of other devices than the main one name theirs."""
+    gpu = kind <= COPY
+    main = int(np.bincount(np.maximum(device[gpu], 0)).argmax()) if gpu.any() else 0
+    keys = np.stack([~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid)], axis=1).astype(np.int64)
+    unique, lane = np.unique(keys, axis=0, return_inverse=True)
+    lanes = []
+    for host, where, number in unique.tolist():
+        prefix = "" if host or where == main else f"device {where} "
+        lanes.append(f"{prefix}{'thread' if host else 'stream'} {number if number >= 0 else 'unknown'}")
+    return lane.reshape(-1).astype(np.int64), lanes
+
+
+def _launches(work: Work) -> tuple[Ints, int]:
+    """Pair GPU spans with the latest call of their correlation id that began before them.
+
+    Correlation ids are not unique (a graph launch has many kernels; some profilers reuse ids), so time decides.
+    """
+    launch = np.full(len(work), -1, dtype=np.int64)
+    calls = np.flatnonzero((work.kind == CALL) & (work.correlation > 0) & work.matching(_LAUNCHES))
+    spans = np.flatnonzero(work.on_gpu & (work.correlation > 0))
+    if not len(calls) or not len(spans):
+        return launch, 0
+    both = np.concatenate([calls, spans])
+    is_span = np.arange(len(both)) >= len(calls)
+    order = np.lexsort((is_span, work.start_ns[both], work.correlation[both]))
+    both, is_span = both[order], is_span[order]
+    latest = np.maximum.accumulate(np.where(is_span, -1, np.arange(len(both))))
+    call = both[np.maximum(latest, 0)]
+    found = is_span & (latest >= 0) & (work.correlation[call] == work.correlation[both])
+    launch[both[found]] = call[found]
+    early = np.isin(work.correlation[both[is_span & ~found]], work.correlation[calls])
+    return launch, int(early.sum())
+
+
+class Queue:
+    """GPU spans of one stream, or of one launching thread, in the order in which they were launched."""
+
+    def __init__(self, work: Work, spans: list[int]) -> None:
+        self.spans = spans
+        self.times = work.start_ns[work.launch[spans]].tolist() if spans else []
+
+    def count_before(self, time_ns: int) -> int:
+        """Return how many spans were launched before `time_ns`."""
+        return bisect_left(self.times, time_ns)
+
+    def before(self, time_ns: int) -> int:
+        """Return the last span launched before `time_ns`, or -1."""
+        index = self.count_before(time_ns) - 1
+        return self.spans[index] if index >= 0 else -1
+
+    def after(self, time_ns: int) -> int:
+        """Return the first span launched at or after `time_ns`, or -1."""
+        index = self.count_before(time_ns)
+        return self.spans[index] if index < len(self.spans) else -1
+
+
+def queues(work: Work) -> tuple[dict[int, Queue], dict[int, Queue]]:
+    """Return the queues of every GPU lane, and those of every launching thread."""
+    spans = np.flatnonzero(work.launch >= 0)
+    spans = spans[np.lexsort((work.start_ns[spans], work.start_ns[work.launch[spans]]))]
+    lanes: dict[int, list[int]] = defaultdict(list)
+    threads: dict[int, list[int]] = defaultdict(list)
+    for span in spans.tolist():
+        lanes[int(work.lane[span])].append(span)
+        threads[int(work.tid[work.launch[span]])].append(span)
+    return ({k: Queue(work, v) for k, v in lanes.items()}, {k: Queue(work, v) for k, v in threads.items()})
