@@ -134,7 +134,10 @@ class ReferenceEngine:
         source = int(program.agent_endpoint[agent])
         peer = int(ops["peer"][op] + turn * ops["peer_step"][op])
         if ops["mode"][op] == Mode.RELATIVE:
-            first, end = program.group_first[calls["group"][call]], program.group_first[calls["group"][call] + 1]
+            first, end = (
+                program.group_first[calls["group"][call]],
+                program.group_first[calls["group"][call] + 1],
+            )
             peer = int(program.members[first + (calls["position"][call] + peer) % (end - first)])
         size = int(ops["size_bytes"][op])
         local = peer == source or self.fabric.ideal
@@ -153,7 +156,9 @@ class ReferenceEngine:
     def land_locally(self, message: Message) -> Steps:
         """Write to the own endpoint, or through an ideal fabric."""
         self.started(message)
-        yield self.clock.at(self.clock.now + LOCAL_PS, DELIVERY, self.fabric.links + message.source, message.number)
+        yield self.clock.at(
+            self.clock.now + LOCAL_PS, DELIVERY, self.fabric.links + message.source, message.number
+        )
         self.deliver(message)
 
     def started(self, message: Message) -> None:
@@ -181,7 +186,9 @@ class ReferenceEngine:
             if node == message.destination:
                 break
             onward = fabric.next_link(node, message.destination)
-            eligible = tail if fabric.store_and_forward[node] else max(head, tail - self.serialise(onward, size))
+            eligible = (
+                tail if fabric.store_and_forward[node] else max(head, tail - self.serialise(onward, size))
+            )
             yield clock.at(eligible, TRANSIT, link, message.number, index)
             link = onward
         yield clock.at(tail, DELIVERY, link, message.number, index)
