@@ -24,8 +24,9 @@ class Clock:
 def align(ranks: Sequence[int], matching: Matching) -> dict[int, Clock]:
     """Return each rank's clock; the lowest rank is the reference.
 
-    Ranks that share no operation with the reference are aligned through others; where there is none, the method
-    is `none` and the offset 0. The offset is the median difference of ends, the residual what is left at worst.
+    Ranks that share no operation with the reference are aligned through others; where there is none, the
+    method is `none` and the offset 0. The offset is the median difference of ends, the residual what is left
+    at worst.
     """
     ends = _ends(matching)
     reference = min(ranks)

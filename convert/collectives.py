@@ -1,4 +1,4 @@
-"""One rank's collectives: which spans they are, and what is known of each from kernel, host record or name."""
+"""One rank's collectives: which spans they are, and what kernel, host record or name say of each."""
 
 import json
 import re
@@ -271,23 +271,21 @@ def _measure(part: Part, args: dict[str, Any]) -> None:
     if isinstance(count_in, int) and isinstance(element_bytes, int):
         part.size_bytes = count_in * element_bytes
     if part.operation == "all_to_allv" and isinstance(element_bytes, int):
-        part.in_split_bytes = _split_bytes(args.get("In split size"), count_in, element_bytes)
-        part.out_split_bytes = _split_bytes(args.get("Out split size"), count_out, element_bytes)
+        split_in, split_out = _list(args.get("In split size")), _list(args.get("Out split size"))
+        row = _row_elements(split_in, count_in) or _row_elements(split_out, count_out) or 1
+        part.in_split_bytes = [rows * row * element_bytes for rows in split_in] or None
+        part.out_split_bytes = [rows * row * element_bytes for rows in split_out] or None
     if part.operation in ("send", "recv"):
         peer = args.get("peer", args.get("Dst Rank" if part.operation == "send" else "Src Rank"))
         part.peer = peer if isinstance(peer, int) else None
 
 
-def _split_bytes(split: Any, elements: Any, element_bytes: int) -> list[int] | None:
-    """Return splits in bytes; PyTorch counts them along the first dimension, so rows are scaled to elements."""
-    rows = _list(split)
-    if not rows:
+def _row_elements(split: list[int], elements: Any) -> int | None:
+    """Return how many elements a row has: PyTorch counts splits along the first dimension, in rows."""
+    total = sum(split)
+    if not isinstance(elements, int) or not elements or not total or elements % total:
         return None
-    total = sum(rows)
-    scale = (
-        elements // total if isinstance(elements, int) and total and elements % total == 0 and elements else 1
-    )
-    return [row * scale * element_bytes for row in rows]
+    return elements // total
 
 
 def _list(value: Any) -> list[int]:

@@ -1,7 +1,7 @@
 """Edges between a rank's spans: what had to happen before what, measured where the trace says, else inferred.
 
-Order within a lane is implied and not stored. No edge contradicts the captured times; an edge that would is left
-out and counted.
+Order within a lane is implied and not stored. No edge contradicts the captured times; an edge that would is
+left out and counted.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ _WAIT_DEPTH = 4  # collectives launched before a wait among which the one waited
 
 @dataclass
 class Edges:
-    """Edges (before, after) with kind and origin, without doubles; `contradicted` counts those left out, by kind."""
+    """Edges (before, after, kind) with their origin; `contradicted` counts those left out, by kind."""
 
     work: Work
     rows: dict[tuple[int, int, str], str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class _Context:
 
 
 def _measured(context: _Context, edges: Edges, events: Events) -> Counter[str]:
-    """Add the edges of `cuda_sync` events, which name the record call that was waited for; count them by name."""
+    """Add the edges of `cuda_sync` events, which name the record call waited for; count them by name."""
     work, used = context.work, Counter[str]()
     sync = events.table.filter(pc.equal(events.table["kind"], SYNC))
     if not sync.num_rows:
@@ -132,10 +132,10 @@ def _measured(context: _Context, edges: Edges, events: Events) -> Counter[str]:
 
 
 def _collective_inputs(context: _Context, edges: Edges) -> None:
-    """A collective waits for the stream that was current when it was called: the process group records an event
+    """Make each collective wait for the stream that was current when it was called.
 
-    there and makes its own stream wait (c10d::ProcessGroupNCCL::syncStream). The last work on that stream before
-    the call is what it waits for.
+    The process group records an event there and makes its own stream wait for it (syncStreams in PyTorch's
+    ProcessGroupNCCL.cpp). The last work on that stream before the call is what it waits for.
     """
     work = context.work
     for part in context.parts:
@@ -153,12 +153,13 @@ def _collective_inputs(context: _Context, edges: Edges) -> None:
 
 
 def _stream_waits(context: _Context, edges: Edges) -> None:
-    """A cudaStreamWaitEvent makes the current stream wait for another stream's latest work.
+    """Make the current stream wait for another stream's latest work at each cudaStreamWaitEvent.
 
-    Which stream and event is not in the trace: the waiting stream is taken to be that of the next work that any
-    thread launches (backward ends on autograd's thread, the optimizer goes on in the main one), the event that of
-    the latest work launched elsewhere before; where the call sits in the `wait` of a collective, that of the latest
-    collective that the times allow. Calls within a collective's own record are covered by `_collective_inputs`.
+    Which stream and event is not in the trace. The waiting stream is taken to be that of the next work that
+    any thread launches (backward ends on autograd's thread, the optimizer goes on in the main one), the event
+    that of the latest work launched elsewhere before; where the call sits in the `wait` of a collective, that of
+    the latest collective that the times allow. Calls within a collective's own record are covered by
+    `_collective_inputs`.
     """
     work = context.work
     for call in context.calls("(?i)streamwaitevent"):
@@ -182,7 +183,7 @@ def _stream_waits(context: _Context, edges: Edges) -> None:
 
 
 def _is_wait(context: _Context, record: int) -> bool:
-    """A `record_param_comms` that launches nothing is a wait for an earlier one."""
+    """Say whether a `record_param_comms` launches nothing: it is then a wait for an earlier one."""
     name = context.records.args[record].get("Collective name")
     if name is not None:
         return operation_of(str(name)) == "wait"
@@ -190,7 +191,7 @@ def _is_wait(context: _Context, record: int) -> bool:
 
 
 def _syncs(context: _Context, edges: Edges, events_measured: int) -> None:
-    """A synchronising call cannot end before the work that it waits for."""
+    """Keep each synchronising call from ending before the work that it waits for."""
     work = context.work
     for call in context.calls("(?i)(device|ctx)synchronize"):
         for queue in context.lanes.values():
@@ -213,7 +214,7 @@ def _syncs(context: _Context, edges: Edges, events_measured: int) -> None:
 
 
 def _event_syncs(context: _Context, edges: Edges) -> None:
-    """Which event a cudaEventSynchronize waits for is not in the trace: the work that ended last during the call."""
+    """Make each cudaEventSynchronize wait for the work that ended last during it; its event is not known."""
     work = context.work
     gpu = np.flatnonzero(work.launch >= 0)
     gpu = gpu[np.argsort(work.end_ns[gpu], kind="stable")]
@@ -225,7 +226,7 @@ def _event_syncs(context: _Context, edges: Edges) -> None:
 
 
 def _handovers(work: Work, edges: Edges) -> None:
-    """A host thread that starts after a pause in which another worked, which then pauses, waited for it.
+    """Make a host thread wait for another that worked while it paused, and that then paused itself.
 
     The main thread sits in backward() while autograd's thread works; the trace shows only their calls.
     """

@@ -63,8 +63,8 @@ _EVENT = pa.struct(
     ]
 )
 _SCHEMA = pa.schema([("e", pa.list_(pa.list_(_EVENT)))])
-# A pid or tid is an integer or a string, which no Arrow column holds: strings get a key of their own. The bytes
-# searched for can only be a key, since inside a string the quotes would be escaped.
+# A pid or tid is an integer or a string, which no Arrow column holds: strings get a key of their own. The
+# bytes searched for can only be a key, since inside a string the quotes would be escaped.
 _TEXT_KEYS = [
     (f'"{key}":{space}"'.encode(), f'"{key}_text":{space}"'.encode())
     for key in ("pid", "tid")
@@ -118,8 +118,8 @@ class _Piece:
 def read_events(path: Path) -> Events:
     """Read what replay needs of the Kineto file `path`.
 
-    Raises InputError where the file cannot be opened, is no JSON, is empty or has no traceEvents. Broken events
-    and a missing end are survived and counted in `dropped`.
+    Raises InputError where the file cannot be opened, is no JSON, is empty or has no traceEvents. Broken
+    events and a missing end are survived and counted in `dropped`.
     """
     file = EventFile(path)
     kept = _Piece()
@@ -163,7 +163,7 @@ def _parsed(file: EventFile, pieces: Iterator[bytes], pool: ThreadPoolExecutor) 
 
 
 def _read_rest(file: EventFile, raw: bytes) -> tuple[_Piece, bytes, bool]:
-    """Read a piece that holds the array's end or a broken event; return it, what is left, and whether it ended."""
+    """Read a piece with the array's end or a broken event; return it, the rest, and whether it ended."""
     for end in file.end_of_array(raw):
         if (piece := _parse(raw[:end])) is not None:
             return piece, raw[end:], True
@@ -313,7 +313,7 @@ def _digits(text: pa.Array) -> pa.Array:
 
 
 def whole_ns(microseconds: pa.Array) -> pa.Array:
-    """Return decimal microseconds as int64 nanoseconds; digits below a nanosecond are cut; null if beyond int64."""
+    """Return decimal microseconds as int64 nanoseconds: less than one is cut, more than int64 is null."""
     limit = pa.scalar(_LIMIT_US, _TIME)
     fits = pc.and_(pc.less(microseconds, limit), pc.greater(microseconds, pc.negate(limit)))
     fitting = pc.if_else(fits, microseconds, pa.scalar(None, _TIME))

@@ -82,7 +82,8 @@ def _comms_node(trace: ExecutionTrace, node: dict[str, Any]) -> CommsNode:
     if isinstance(inputs, list) and len(inputs) in (6, 7):
         return CommsNode(int(function or 0), _from_inputs(inputs, node.get("input_types", [])))
     raise InputError(
-        f"{trace.path}: node {node.get('id')} (record_param_comms) has an unknown layout, schema {trace.schema!r}; "
+        f"{trace.path}: node {node.get('id')} (record_param_comms) has an unknown layout, "
+        f"schema {trace.schema!r}; "
         "convert without --execution-trace, or report the schema"
     )
 

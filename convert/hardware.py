@@ -20,7 +20,7 @@ _VERSIONS = (
 
 
 def rank_columns(events: Events, work: Work) -> dict[str, Any]:
-    """Return the row of `ranks`: the device that ran most of the rank's GPU work, as the file describes it."""
+    """Return the row of `ranks`: the device that ran most of the rank's GPU work, as the file has it."""
     metadata = events.metadata
     gpu = work.on_gpu
     device = int(np.bincount(np.maximum(work.device[gpu], 0)).argmax()) if gpu.any() else None

@@ -31,7 +31,7 @@ _TEXT_BOUNDARY = re.compile(BOUNDARY.pattern.decode())
 
 
 def decode_json(text: str) -> Any:
-    """Parse JSON leniently: control characters, NaN and Infinity pass; numbers with a point become Decimal."""
+    """Parse JSON leniently: control characters, NaN and Infinity pass; numbers with a point are Decimal."""
     return _DECODER.decode(text)
 
 
@@ -56,8 +56,8 @@ def open_bytes(path: Path) -> BinaryIO:
 class EventFile:
     """A trace-event file that is being read.
 
-    `key` names the array that holds the events. `metadata` (all other keys) and `truncated` are known once `pieces` is exhausted; `dropped` counts
-    what was lost, by reason.
+    `key` names the array that holds the events. `metadata` (all other keys) and `truncated` are known once
+    `pieces` is exhausted and `finish` was called; `dropped` counts what was lost, by reason.
     """
 
     path: Path
@@ -181,8 +181,8 @@ def _last_boundary(buffer: bytes) -> int:
 def recover(piece: bytes, dropped: Counter[str]) -> tuple[list[dict[str, Any]], bytes, bool]:
     """Read `piece` event by event; return the events, what is left, and whether the array ended before it.
 
-    An event that cannot be parsed is dropped and counted, and reading goes on at the next boundary. What has no
-    boundary behind it is left: it may have been cut, or more of it may follow.
+    An event that cannot be parsed is dropped and counted, and reading goes on at the next boundary. What has
+    no boundary behind it is left: it may have been cut, or more of it may follow.
     """
     text = piece.decode("utf-8", "replace")
     events: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from .report import ConversionReport
 from .work import KIND_NAMES, Work, build_work
 
 RUN_GAP_NS = 1_000_000_000
-"""Ranks of one run whose windows lie further apart than this, or than clocks can differ, are of different runs."""
+"""Ranks whose windows lie further apart than this, far more than clocks differ, are of different runs."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass
 class Source:
-    """The files of one rank; `rank` is None where only the trace itself can say."""
+    """The files of one rank."""
 
     trace: Path
     execution_trace: Path | None = None
@@ -69,9 +70,9 @@ def kineto(
 ) -> ConversionReport:
     """Convert Kineto traces, one file a rank, into the trace folder `output`.
 
-    `traces` and `execution_traces` are files, or folders whose `*.json` and `*.json.gz` are taken. `progress` is
-    called with (what, done, total). Raises UsageError for arguments that make no sense, InputError for files that
-    cannot be one job's traces; nothing is then left under `output`.
+    `traces` and `execution_traces` are files, or folders whose `*.json` and `*.json.gz` are taken. `progress`
+    is called with (what, done, total). Raises UsageError for arguments that make no sense, InputError for
+    files that cannot be one job's traces; nothing is then left under `output`.
     """
     sources = _sources(_files(traces, "trace"), _files(execution_traces, "ExecutionTrace"))
     writer = TraceWriter(output, overwrite=overwrite)
@@ -107,7 +108,7 @@ def _files(paths: Iterable[str | Path], what: str) -> list[Path]:
             found.append(path)
         else:
             raise InputError(f"{path} does not exist; give a {what} file or a folder of them")
-    if len(set(p.resolve() for p in found)) < len(found):
+    if len({p.resolve() for p in found}) < len(found):
         raise UsageError(f"a {what} file is given twice; give every file once")
     return found
 
@@ -123,7 +124,8 @@ def _sources(traces: Sequence[Path], execution_traces: Sequence[Path]) -> list[S
         rank = rank_in_name(path)
         if rank is None or rank in by_rank:
             raise UsageError(
-                f"{path}: cannot tell whose ExecutionTrace this is; name the files so that each holds rank<N> once"
+                f"{path}: cannot tell whose ExecutionTrace this is; name the files so that each holds its "
+                "rank<N>, once"
             )
         by_rank[rank] = path
     sources = [Source(path, by_rank.get(rank)) for path in traces if (rank := rank_in_name(path)) is not None]
@@ -236,7 +238,7 @@ def _span_columns(work: Work) -> dict[str, Any]:
 def _check_one_run(records: Sequence[RankRecord]) -> None:
     """Refuse ranks that cannot be of one run."""
     first = records[0]
-    for record, following in zip(records, records[1:], strict=False):
+    for record, following in pairwise(records):
         if record.rank == following.rank:
             raise InputError(
                 f"{record.path} and {following.path} are both of rank {record.rank}; give one file a rank"
@@ -244,14 +246,14 @@ def _check_one_run(records: Sequence[RankRecord]) -> None:
     for record in records[1:]:
         if None not in (first.world_size, record.world_size) and first.world_size != record.world_size:
             raise InputError(
-                f"{first.path} is of a job of {first.world_size} ranks, {record.path} of one of {record.world_size}: "
-                "different runs; give the files of one run"
+                f"{first.path} is of a job of {first.world_size} ranks, {record.path} of one of "
+                f"{record.world_size}: different runs; give the files of one run"
             )
         gap = max(record.window_ns[0] - first.window_ns[1], first.window_ns[0] - record.window_ns[1])
         if gap > RUN_GAP_NS and first.based and record.based:
             raise InputError(
-                f"{first.path} and {record.path} lie {gap / 1e9:.1f} s apart and never overlap: different runs or "
-                "steps; give files of one run and step"
+                f"{first.path} and {record.path} lie {gap / 1e9:.1f} s apart and never overlap: different "
+                "runs or steps; give files of one run and step"
             )
     size = next((r.world_size for r in records if r.world_size), None)
     if size is not None and records[-1].rank >= size:
@@ -288,8 +290,9 @@ def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clo
 
 
 _PART_COLUMNS = (
-    "span sequence operation dtype size_bytes in_split_bytes out_split_bytes peer algorithm protocol channels"
-).split()
+    "span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",
+    "algorithm", "protocol", "channels",
+)  # fmt: skip
 
 
 def _collective_columns(parts: Sequence[Part], matching: Matching, offset_ns: int) -> dict[str, list[Any]]:

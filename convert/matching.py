@@ -1,26 +1,21 @@
 """Match ranks' collectives into operations: same communicator, same place in its order.
 
-Communicators get names that mean the same on every rank. Where the source numbers a communicator's operations,
-those numbers match them; else their order does; and where orders disagree (files that cover different windows, or
-hold samples only), the times at which they end do.
+Communicators get names that mean the same on every rank. Where the source numbers a communicator's
+operations, those numbers match them; else their order does; and where orders disagree (files that cover
+different windows, or hold samples only), the times at which they end do.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..schemas.errors import InputError
 from .collectives import Group, Part
+from .ends import Rows, ends_agree, kind, number_by_ends
 
 SYNCHRONISING = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_allv", "barrier")
 """Operations that no rank can end before the last one has begun, so that all end together."""
 _POINT_TO_POINT = ("send", "recv")
-END_SPREAD_NS = 100_000
-"""Ends of one operation agree within 1 to 7 us on one host; this leaves room for hosts and timer steps."""
-CLOCK_SPREAD_NS = 50_000_000
-"""Hosts' clocks were seen up to 11 ms apart; an alignment is looked for within this."""
 
 
 @dataclass
@@ -39,8 +34,8 @@ class Member:
 class Matching:
     """The ranks' parts by communicator and sequence.
 
-    `operations` maps (communicator, sequence) to the parts by rank; `by` says how a communicator was matched:
-    number, order or ends.
+    `operations` maps (communicator, sequence) to the parts by rank; `by` says how each communicator was
+    matched: number, order or ends.
     """
 
     members: list[Member] = field(default_factory=list)
@@ -56,8 +51,8 @@ class Matching:
 def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matching:
     """Name communicators, number their operations, and match them across ranks.
 
-    Sets every part's `sequence`. Raises InputError where ranks give one number to different operations: they are
-    then of different runs.
+    Sets every part's `sequence`. Raises InputError where ranks give one number to different operations: they
+    are then of different runs.
     """
     matching = Matching()
     named = _name_communicators(parts)
@@ -65,7 +60,7 @@ def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matchi
         for rank, own in by_rank.items():
             matching.communicator |= {id(part): name for part in own}
             matching.members.append(_member(name, rank, own, world_size or len(parts)))
-        matching.by[name] = _number(name, by_rank)
+        matching.by[name] = _number(name, by_rank, list(named.values()))
         for rank, own in by_rank.items():
             for part in own:
                 key = (name, part.sequence or 0)
@@ -76,9 +71,9 @@ def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matchi
 def _name_communicators(parts: Mapping[int, Sequence[Part]]) -> dict[str, dict[int, list[Part]]]:
     """Group parts by communicator and rank.
 
-    A process group's name is the same on all of its ranks; disjoint groups that share one are told apart by their
-    ranks. Parts that do not name their group take the one that others on their stream name; what is left is
-    numbered by first use, which all ranks of a job share.
+    A process group's name is the same on all of its ranks; disjoint groups that share one are told apart by
+    their ranks. Parts that do not name their group take the one that others on their stream name; what is
+    left is numbered by first use, which all ranks of a job share.
     """
     named: dict[str, dict[int, list[Part]]] = defaultdict(lambda: defaultdict(list))
     rosters: dict[str, set[tuple[int, ...]]] = defaultdict(set)
@@ -126,20 +121,21 @@ def _member(name: str, rank: int, own: Sequence[Part], world_size: int) -> Membe
     return member
 
 
-def _number(name: str, by_rank: Mapping[int, list[Part]]) -> str:
+def _number(name: str, by_rank: Mapping[int, list[Part]], all_groups: Sequence[Rows]) -> str:
     """Give each part its sequence; return how."""
     if _numbered(by_rank):
         _check_numbers(name, by_rank)
         return "number"
-    rows = [[p for p in own if p.operation not in _POINT_TO_POINT] for own in by_rank.values()]
-    same_order = len({tuple(_kind(p) for p in row) for row in rows}) == 1
-    if len(by_rank) == 1 or (same_order and _ends_agree(rows)):
-        for row in rows:
+    rows = {r: [p for p in own if p.operation not in _POINT_TO_POINT] for r, own in by_rank.items()}
+    same_order = len({tuple(kind(p) for p in row) for row in rows.values()}) == 1
+    synchronising = [[p for p in row if p.operation in SYNCHRONISING] for row in rows.values()]
+    if len(by_rank) == 1 or (same_order and ends_agree(synchronising)):
+        for row in rows.values():
             for index, part in enumerate(row):
                 part.sequence = index
         by = "order"
     else:
-        _number_by_ends(rows)
+        number_by_ends(rows, all_groups)
         by = "ends"
     _number_point_to_point(by_rank)
     return by
@@ -163,76 +159,12 @@ def _check_numbers(name: str, by_rank: Mapping[int, list[Part]]) -> None:
             if operation != part.operation:
                 raise InputError(
                     f"operation {part.sequence} of communicator {name!r} is {operation} on rank {other} and "
-                    f"{part.operation} on rank {rank}: these ranks are of different runs; give the files of one run"
+                    f"{part.operation} on rank {rank}: these ranks are of different runs; give one run's files"
                 )
 
 
-def _kind(part: Part) -> str:
-    return "all_to_all" if part.operation == "all_to_allv" else part.operation
-
-
-def _compatible(one: Part, other: Part) -> bool:
-    if "unknown" in (one.operation, other.operation):
-        return True
-    if _kind(one) != _kind(other):
-        return False
-    sized = one.operation in ("all_reduce", "broadcast") and one.size_bytes and other.size_bytes
-    return not sized or one.size_bytes == other.size_bytes
-
-
-def _ends_agree(rows: Sequence[Sequence[Part]]) -> bool:
-    """Say whether, up to each rank's clock, parts in the same place end together."""
-    synchronising = [i for i, part in enumerate(rows[0]) if part.operation in SYNCHRONISING]
-    if len(synchronising) < 2:
-        return True
-    ends = np.array([[row[i].end_ns for i in synchronising] for row in rows])
-    apart = ends - ends[0]
-    apart = apart - np.round(np.median(apart, axis=1, keepdims=True)).astype(np.int64)
-    return bool(np.median(np.abs(apart).max(axis=0)) <= END_SPREAD_NS)
-
-
-def _number_by_ends(rows: Sequence[list[Part]]) -> None:
-    """Number parts by the order of the operations' ends, matching each row with the longest one."""
-    reference = max(rows, key=len)
-    places: list[tuple[int, list[Part]]] = [(part.end_ns, [part]) for part in reference]
-    for row in rows:
-        if row is reference:
-            continue
-        offset = _offset(reference, row)
-        free = dict(enumerate(reference))
-        for part in row:
-            near = [i for i, p in free.items() if abs(p.end_ns - part.end_ns - offset) <= END_SPREAD_NS]
-            near = [i for i in near if _compatible(reference[i], part)]
-            if near:
-                index = min(near, key=lambda i: abs(reference[i].end_ns - part.end_ns - offset))
-                places[index][1].append(part)
-                del free[index]
-            else:
-                places.append((part.end_ns + offset, [part]))
-    for sequence, (_, members) in enumerate(sorted(places, key=lambda place: place[0])):
-        for part in members:
-            part.sequence = sequence
-
-
-def _offset(reference: Sequence[Part], row: Sequence[Part]) -> int:
-    """Return the clock difference under which most compatible parts end together; the smallest of equals."""
-    apart = sorted(
-        a.end_ns - b.end_ns
-        for a in reference
-        for b in row
-        if _compatible(a, b) and abs(a.end_ns - b.end_ns) <= CLOCK_SPREAD_NS
-    )
-    if not apart:
-        return 0
-    values = np.array(apart)
-    counts = np.searchsorted(values, values + END_SPREAD_NS, side="right") - np.arange(len(values))
-    best = np.flatnonzero(counts == counts.max())
-    start = min(best.tolist(), key=lambda i: abs(apart[i]))
-    return int(np.median(values[start : start + counts[start]]))
-
-
 def _number_point_to_point(by_rank: Mapping[int, list[Part]]) -> None:
-    """Number sends and receives of each pair of ranks by their order, which is the same on both sides."""
+    """Give sends and receives between two ranks their order as number, which both sides share."""
     for own in by_rank.values():
         counts: Counter[tuple[str, int | None]] = Counter()
         for part in own:

@@ -10,9 +10,10 @@ from typing import Any
 class ConversionReport:
     """What was converted into `path`, and everything that was dropped, inferred, unmatched or missing.
 
-    `spans` and `dependencies` count rows (dependencies by `kind origin`), `collectives` rank records by operation,
-    `matched` operations that every captured rank of their group took part in; `unmatched` has a line for each of
-    the others, `notes` a line for anything else a reader must know.
+    `spans` and `dependencies` count rows (dependencies by `kind origin`), `collectives` rank records by
+    operation, `sources` the same by what described them, `matched` operations that every captured rank of
+    their group took part in; `unmatched` has a line for each of the others, `notes` a line for anything else
+    that a reader must know.
     """
 
     path: Path
@@ -52,7 +53,8 @@ class ConversionReport:
     def lines(self) -> list[str]:
         """Return the report as lines for people."""
         text = [
-            f"{self.path}: {len(self.ranks)} ranks, {self.spans} spans, {sum(self.dependencies.values())} dependencies",
+            f"{self.path}: {len(self.ranks)} ranks, {self.spans} spans, "
+            f"{sum(self.dependencies.values())} dependencies",
             f"collectives: {_counts(self.collectives)}; {self.matched} operations matched",
         ]
         if self.residual_ns is not None:

@@ -22,8 +22,9 @@ _LAUNCHES = "(?i)launch|memcpy|memset"
 class Work:
     """Spans of one rank; all arrays have one entry a span, and the index is the span's id.
 
-    Integers that the source did not give are -1. `launch` is the span of the call that launched the span, -1 for
-    host spans and where no call was found. `early` counts GPU spans that began before their call, which get none.
+    Integers that the source did not give are -1. `launch` is the span of the call that launched the span, -1
+    for host spans and where no call was found. `early` counts GPU spans that began before their call, which
+    get none.
     """
 
     kind: Ints
@@ -92,7 +93,7 @@ def build_work(events: Events) -> Work:
 
 
 def _lanes(kind: Ints, device: Ints, stream: Ints, tid: Ints) -> tuple[Ints, list[str]]:
-    """Return each span's lane and the lanes' names; streams of other devices than the main one name theirs."""
+    """Return each span's lane and the lanes' names, which name devices other than the main one."""
     gpu = kind <= COPY
     main = int(np.bincount(np.maximum(device[gpu], 0)).argmax()) if gpu.any() else 0
     keys = np.stack([~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid)], axis=1).astype(np.int64)
@@ -107,7 +108,7 @@ def _lanes(kind: Ints, device: Ints, stream: Ints, tid: Ints) -> tuple[Ints, lis
 def _launches(work: Work) -> tuple[Ints, int]:
     """Pair GPU spans with the latest call of their correlation id that began before them.
 
-    Correlation ids are not unique (a graph launch has many kernels; some profilers reuse ids), so time decides.
+    Correlation ids are not unique (a graph launch has many kernels; ids are reused), so time decides.
     """
     launch = np.full(len(work), -1, dtype=np.int64)
     calls = np.flatnonzero((work.kind == CALL) & (work.correlation > 0) & work.matching(_LAUNCHES))
