@@ -1,1 +1,34 @@
 """The schema -> simulated traffic at N GPUs -> results."""
+
+from typing import TYPE_CHECKING
+
+from ..schemas.lazy import attach
+
+if TYPE_CHECKING:
+    from .fabric import Fabric, FabricBuilder
+    from .outcome import Outcome
+    from .program import Builder, Program
+    from .run import run
+    from .waiting import IDEAL, WaitPolicy, monitor, spin
+
+__all__ = [
+    "IDEAL",
+    "Builder",
+    "Fabric",
+    "FabricBuilder",
+    "Outcome",
+    "Program",
+    "WaitPolicy",
+    "monitor",
+    "run",
+    "spin",
+]
+
+__getattr__ = attach(
+    __name__,
+    fabric="Fabric FabricBuilder",
+    outcome="Outcome",
+    program="Builder Program",
+    run="run",
+    waiting="IDEAL WaitPolicy monitor spin",
+)

@@ -1,0 +1,72 @@
+"""Both engines agree on every row, and the results' hash is the same on both."""
+
+import numpy as np
+import pytest
+from eidola.replay import monitor, run, spin
+from eidola.replay.engine import compiled
+from eidola.replay.engine.reference import ReferenceEngine
+from eidola.replay.waiting import IDEAL
+from eidola.schemas import RESULT_TABLES, results_hash
+from eidola.schemas.store import conform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .programs import all_to_all, fabrics, programs, ring, star
+
+POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 6), st.sampled_from(POLICIES), st.sampled_from([0, 1000, 4096]))
+def test_engines_agree_on_every_row(data, gpus, policy, segment_bytes):
+    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
+    fast = compiled.run(program, fabric, policy, segment_bytes, "hops")
+    slow = ReferenceEngine(program, fabric, policy, segment_bytes, "hops").run()
+    for name in ("calls", "messages", "waits"):
+        np.testing.assert_array_equal(getattr(fast.rows, name), getattr(slow.rows, name), err_msg=name)
+    order = ["message", "segment", "link"]
+    np.testing.assert_array_equal(np.sort(fast.rows.hops, order=order), np.sort(slow.rows.hops, order=order))
+    for name in ("flag", "end_ps", "compute_ps", "wait_ps", "polls", "message", "wait"):
+        np.testing.assert_array_equal(fast.agents[name], slow.agents[name], err_msg=name)
+    links = slice(0, fabric.links)
+    for name in ("wire_bytes", "segments", "busy_ps", "queued_ps"):
+        np.testing.assert_array_equal(fast.queues[name][links], slow.queues[name][links], err_msg=name)
+    np.testing.assert_array_equal(fast.flags, slow.flags)
+    np.testing.assert_array_equal(fast.use, slow.use)
+    assert fast.bin_ps == slow.bin_ps
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), st.integers(2, 6), st.sampled_from([0, 1000]))
+def test_no_hop_breaks_a_law_of_links(data, gpus, segment_bytes):
+    """A link serves one segment at a time, in order of eligibility, and never idles while one waits."""
+    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
+    hops = compiled.run(program, fabric, IDEAL, segment_bytes, "hops").rows.hops
+    for link in np.unique(hops["link"]):
+        served = np.sort(hops[hops["link"] == link], order="start_ps")
+        assert (served["start_ps"] >= served["eligible_ps"]).all()
+        assert (served["start_ps"][1:] >= served["end_ps"][:-1]).all()
+        assert (np.diff(served["eligible_ps"]) >= 0).all()
+        idle = served["start_ps"][1:] > served["end_ps"][:-1]
+        assert (served["start_ps"][1:][idle] == served["eligible_ps"][1:][idle]).all()
+
+
+@pytest.mark.parametrize("program", [ring(8), all_to_all(8)])
+@pytest.mark.parametrize("segment_bytes", [0, 65536])
+def test_hash_is_the_same_again_and_on_both_engines(program, segment_bytes):
+    hashes = {
+        results_hash({name: conform(RESULT_TABLES[name], columns) for name, columns in outcome.tables().items()})
+        for outcome in (
+            run(program, star(8), segment_bytes=segment_bytes),
+            run(program, star(8), segment_bytes=segment_bytes),
+            run(program, star(8), segment_bytes=segment_bytes, engine="reference"),
+        )
+    }
+    assert len(hashes) == 1
+
+
+def test_rows_grow_with_the_run_and_stay_whole():
+    """More messages in flight, queue entries and hops than the engine starts with."""
+    outcome = run(all_to_all(64), star(64), segment_bytes=4096, record="hops")
+    assert len(outcome.final.rows.hops) == 64 * 63 * 256 * 2
+    assert (outcome.final.rows.messages["arrival_ps"] > 0).all()
