@@ -161,15 +161,23 @@ class FabricBuilder:
         per_node = [self._rules.get(n, []) for n in range(len(self._names))]
         rules = np.array([r for rules in per_node for r in rules], np.int64).reshape(-1, 4)
         return Fabric(
-            self.name,
-            self.endpoints,
-            tuple(self._names),
-            np.array(self._store, np.uint8),
-            *(links[:, i].copy() for i in range(6)),
-            _first([len(r) for r in per_node]),
-            *(rules[:, i].copy() for i in range(4)),
-            _first([len(c) for c in self._choices]),
-            np.array([link for c in self._choices for link in c], np.int64),
+            name=self.name,
+            endpoints=self.endpoints,
+            node_names=tuple(self._names),
+            store_and_forward=np.array(self._store, np.uint8),
+            source=links[:, 0].copy(),
+            destination=links[:, 1].copy(),
+            rate_mb_per_s=links[:, 2].copy(),
+            latency_ps=links[:, 3].copy(),
+            header_bytes=links[:, 4].copy(),
+            payload_bytes=links[:, 5].copy(),
+            rule_first=_first([len(r) for r in per_node]),
+            rule_low=rules[:, 0].copy(),
+            rule_high=rules[:, 1].copy(),
+            rule_stride=rules[:, 2].copy(),
+            rule_base=rules[:, 3].copy(),
+            choice_first=_first([len(c) for c in self._choices]),
+            choices=np.array([link for c in self._choices for link in c], np.int64),
         )
 
 

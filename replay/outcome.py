@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .engine.layout import FINISHED, Final
+from .engine.layout import FINISHED, HOP_ROW, Final
 from .fabric import Fabric
 from .intervals import union_length
 from .program import ACTIVITY_KINDS, Ints, Mode, Op, Program
@@ -279,8 +279,8 @@ class Outcome:
             polled = self.waits["mode"] == Mode.POLL
             rows = self.final.rows.waits[polled]
             waiting.append((self.waits["endpoint"][polled], rows["start_ps"], rows["end_ps"]))
-        either = [np.concatenate(c) for c in zip((rank[computing], start[computing], end[computing]), *waiting,
-                                                 strict=True)]  # fmt: skip
+        waiting.append((rank[computing], start[computing], end[computing]))
+        owner, begin, stop = (np.concatenate(column) for column in zip(*waiting, strict=True))
         last = np.zeros(size, np.int64)
         np.maximum.at(last, program.agent_endpoint, self.final.agents["end_ps"])
         polls = np.bincount(program.agent_endpoint, self.final.agents["polls"], size)
@@ -288,7 +288,7 @@ class Outcome:
             "rank": np.arange(size),
             "end_ps": last,
             "compute_ps": busy,
-            "exposed_ps": union_length(*either, size) - busy,
+            "exposed_ps": union_length(owner, begin, stop, size) - busy,
             "sent_bytes": sent,
             "received_bytes": received,
             "writes": writes,
@@ -306,7 +306,7 @@ class Outcome:
 
     def _hops(self) -> dict[str, Any]:
         hops = self.final.rows.hops
-        return {name: hops[name] for name in hops.dtype.names}
+        return {name: hops[name] for name in HOP_ROW.split()}
 
 
 def _before(program: Program, known: dict[str, Ints], kind: Op) -> Ints:
@@ -314,7 +314,8 @@ def _before(program: Program, known: dict[str, Ints], kind: Op) -> Ints:
     count = np.concatenate(([0], np.cumsum(program.ops["kind"] == kind)))
     block = program.calls["block"][known["call"]]
     first, end = program.block_first[block], program.block_first[block + 1]
-    return known["turn"] * (count[end] - count[first]) + count[known["op"]] - count[first]
+    before: Ints = known["turn"] * (count[end] - count[first]) + count[known["op"]] - count[first]
+    return before
 
 
 def _maybe(values: Ints) -> pa.Array:

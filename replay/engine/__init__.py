@@ -1,1 +1,1 @@
-"""The two engines: `reference` in SimPy, which reads as the definition, and `compiled` with Numba, for scale."""
+"""The two engines: `reference` in SimPy reads as the definition, `compiled` with Numba is for scale."""

@@ -27,14 +27,14 @@ _IDEAL, _SPIN, _MONITOR = int(Policy.IDEAL), int(Policy.SPIN), int(Policy.MONITO
 
 
 @jit
-def set_timer(sim, time, key):  # noqa: ANN001, ANN201
+def set_timer(sim, time, key):
     """Wake agent `key` at `time`; a negative key is an acknowledgement's, and comes before agents."""
     push(sim.timers, sim.register[TIMERS], time, key)
     sim.register[TIMERS] += 1
 
 
 @jit
-def serve(policy, mode, start, arrival):  # noqa: ANN001, ANN201
+def serve(policy, mode, start, arrival):
     """Return (time that the waiter goes on, flag reads); see waiting.WaitPolicy.serve."""
     if mode == _POLL and policy[0] == _SPIN:
         turns = (arrival - start + policy[1] - 1) // policy[1]
@@ -45,7 +45,7 @@ def serve(policy, mode, start, arrival):  # noqa: ANN001, ANN201
 
 
 @jit
-def raise_flag(sim, rows, policy, index, message, now):  # noqa: ANN001, ANN201
+def raise_flag(sim, rows, policy, index, message, now):
     """Add one to a flag, and release the agents that waited for the count that it has reached."""
     flag = sim.flags[index]
     flag.count += 1
@@ -69,7 +69,7 @@ def raise_flag(sim, rows, policy, index, message, now):  # noqa: ANN001, ANN201
 
 
 @jit
-def finish_wait(sim, rows, at, start, arrival, end, polls, message):  # noqa: ANN001, ANN201
+def finish_wait(sim, rows, at, start, arrival, end, polls, message):
     """Count one served wait of agent `at`, and record it."""
     agent = sim.agents[at]
     agent.wait_ps += end - start
@@ -85,7 +85,7 @@ def finish_wait(sim, rows, at, start, arrival, end, polls, message):  # noqa: AN
 
 
 @jit
-def segments_of(net, size_bytes):  # noqa: ANN001, ANN201
+def segments_of(net, size_bytes):
     """Return how many segments a message has."""
     if net.segment_bytes == 0 or size_bytes <= net.segment_bytes:
         return 1
@@ -93,7 +93,7 @@ def segments_of(net, size_bytes):  # noqa: ANN001, ANN201
 
 
 @jit
-def shortage(net, sim, rows, size_bytes):  # noqa: ANN001, ANN201
+def shortage(net, sim, rows, size_bytes):
     """Return what has to grow before a message of this size can be posted, or DONE."""
     if sim.messages[sim.register[FREE_MESSAGE]].id < 0:
         return GROW_MESSAGES
@@ -105,7 +105,7 @@ def shortage(net, sim, rows, size_bytes):  # noqa: ANN001, ANN201
 
 
 @jit
-def target(code, call, op, turn):  # noqa: ANN001, ANN201
+def target(code, call, op, turn):
     """Return the endpoint that a write goes to."""
     peer = op.peer + turn * op.peer_step
     if op.mode != _RELATIVE:
@@ -119,15 +119,15 @@ def target(code, call, op, turn):  # noqa: ANN001, ANN201
 
 
 @jit
-def post(code, net, sim, rows, at, call, op, turn, now):  # noqa: ANN001, ANN201
+def post(code, net, sim, rows, at, call, op, turn, now):
     """Post one write of agent `at`; return DONE, or why it cannot be posted now."""
     lack = shortage(net, sim, rows, op.size_bytes)
     if lack != DONE:
         return lack
     source = code.agent_endpoint[at]
     destination = target(code, call, op, turn)
-    local = destination == source or net.count == 0
-    link = net.count + source if local else next_link(net, source, destination)
+    local = destination == source or net.first_own == 0
+    link = net.first_own + source if local else next_link(net, source, destination)
     if link < 0:
         return NO_ROUTE
     shift = call.flag_offset + turn * op.flag_step
@@ -165,7 +165,7 @@ def post(code, net, sim, rows, at, call, op, turn, now):  # noqa: ANN001, ANN201
 
 
 @jit
-def begin_wait(code, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN001, ANN201
+def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
     """Begin one wait of agent `at`; return whether the agent goes on at once."""
     if op.mode == _OBSERVE:
         finish_wait(sim, rows, at, now, -1, now, 0, -1)
@@ -188,7 +188,7 @@ def begin_wait(code, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN00
 
 
 @jit
-def step(code, net, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN001, ANN201
+def step(code, net, sim, rows, policy, at, call, op, turn, now):
     """Execute one operation of agent `at`; return (status, whether it blocks)."""
     if op.kind == _WRITE:
         return post(code, net, sim, rows, at, call, op, turn, now), False
@@ -205,7 +205,7 @@ def step(code, net, sim, rows, policy, at, call, op, turn, now):  # noqa: ANN001
 
 
 @jit
-def run_agent(code, net, sim, rows, policy, at, now):  # noqa: ANN001, ANN201
+def run_agent(code, net, sim, rows, policy, at, now):
     """Run agent `at` until it blocks or ends; return DONE, or why a write of it cannot be posted now."""
     agent = sim.agents[at]
     last = code.call_first[at + 1]

@@ -44,9 +44,9 @@ BUDGET = 2_000_000
 
 
 @jit
-def return_latency(net, source, destination):  # noqa: ANN001, ANN201
+def return_latency(net, source, destination):
     """Return the summed latency of the route from the destination back to the source."""
-    if net.count == 0 or source == destination:
+    if net.first_own == 0 or source == destination:
         return LOCAL_PS
     total = 0
     node = destination
@@ -58,14 +58,14 @@ def return_latency(net, source, destination):  # noqa: ANN001, ANN201
 
 
 @jit
-def release(sim, slot):  # noqa: ANN001, ANN201
+def release(sim, slot):
     """Give a message's slot back."""
     sim.messages[slot].id = sim.register[FREE_MESSAGE]
     sim.register[FREE_MESSAGE] = slot
 
 
 @jit
-def deliver(net, sim, rows, policy, slot, now):  # noqa: ANN001, ANN201
+def deliver(net, sim, rows, policy, slot, now):
     """Land one segment; with the last one the message arrives and its flag is raised."""
     message = sim.messages[slot]
     message.landed += 1
@@ -87,7 +87,7 @@ def deliver(net, sim, rows, policy, slot, now):  # noqa: ANN001, ANN201
 
 
 @jit
-def link_event(net, sim, rows, policy):  # noqa: ANN001, ANN201
+def link_event(net, sim, rows, policy):
     """Serve the first link event: a delivery, or a segment that reaches its next link."""
     now = sim.heap[0].time
     link = sim.heap[0].key
@@ -106,7 +106,7 @@ def link_event(net, sim, rows, policy):  # noqa: ANN001, ANN201
 
 
 @jit
-def timer_event(code, net, sim, rows, policy):  # noqa: ANN001, ANN201
+def timer_event(code, net, sim, rows, policy):
     """Serve the first timer: an acknowledgement, or an agent that is due. Return its status."""
     now = sim.timers[0].time
     key = sim.timers[0].key
@@ -123,7 +123,7 @@ def timer_event(code, net, sim, rows, policy):  # noqa: ANN001, ANN201
 
 
 @jit
-def advance(code, net, sim, rows, policy, budget):  # noqa: ANN001, ANN201
+def advance(code, net, sim, rows, policy, budget):
     """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
     register = sim.register
     agents = len(sim.agents)

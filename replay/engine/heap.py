@@ -4,13 +4,13 @@ from .jit import jit
 
 
 @jit
-def before(time_a, key_a, time_b, key_b):  # noqa: ANN001, ANN201
+def before(time_a, key_a, time_b, key_b):
     """Whether event a comes before event b."""
     return time_a < time_b or (time_a == time_b and key_a < key_b)
 
 
 @jit
-def push(heap, size, time, key):  # noqa: ANN001, ANN201
+def push(heap, size, time, key):
     """Add an event to a heap of `size`."""
     at = size
     while at > 0:
@@ -25,7 +25,7 @@ def push(heap, size, time, key):  # noqa: ANN001, ANN201
 
 
 @jit
-def replace(heap, size, time, key):  # noqa: ANN001, ANN201
+def replace(heap, size, time, key):
     """Put an event in the place of the first one, in a heap of `size`."""
     at = 0
     while True:

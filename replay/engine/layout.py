@@ -60,9 +60,9 @@ class Code(NamedTuple):
 
 
 class Net(NamedTuple):
-    """The fabric, as the engine reads it. Links from `count` on are the endpoints' own, for local writes."""
+    """The fabric, as the engine reads it. Links from `first_own` on are the endpoints' own, for local writes."""
 
-    count: int
+    first_own: int
     segment_bytes: int
     links: Records
     store_and_forward: Ints
@@ -206,4 +206,5 @@ def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
     size = len(records) // 2
     records[link][sim.register[register]] = size
     _chain(records[link], size)
-    return sim._replace(**{name: records}), rows
+    changed: dict[str, Any] = {name: records}
+    return sim._replace(**changed), rows

@@ -13,7 +13,7 @@ TRANSIT = 1 << 40  # added to a link's key: in one picosecond deliveries come fi
 
 
 @jit
-def next_link(net, node, destination):  # noqa: ANN001, ANN201
+def next_link(net, node, destination):
     """Return the link from `node` towards `destination`, -1 without a rule."""
     for at in range(net.rule_first[node], net.rule_first[node + 1]):
         rule = net.rules[at]
@@ -28,7 +28,7 @@ def next_link(net, node, destination):  # noqa: ANN001, ANN201
 
 
 @jit
-def wire(net, link, size_bytes):  # noqa: ANN001, ANN201
+def wire(net, link, size_bytes):
     """Return payload plus headers on `link`."""
     payload = net.links[link].payload_bytes
     if payload == 0:
@@ -37,14 +37,14 @@ def wire(net, link, size_bytes):  # noqa: ANN001, ANN201
 
 
 @jit
-def serialise(net, link, size_bytes):  # noqa: ANN001, ANN201
+def serialise(net, link, size_bytes):
     """Return the picoseconds that a segment keeps `link` busy."""
     rate = net.links[link].rate
     return max(1, (wire(net, link, size_bytes) * 1_000_000 + rate - 1) // rate)
 
 
 @jit
-def segment_size(net, size_bytes, segments, segment):  # noqa: ANN001, ANN201
+def segment_size(net, size_bytes, segments, segment):
     """Return the payload of one segment of a message."""
     if segment < segments - 1:
         return net.segment_bytes
@@ -52,11 +52,11 @@ def segment_size(net, size_bytes, segments, segment):  # noqa: ANN001, ANN201
 
 
 @jit
-def front_event(net, sim, link):  # noqa: ANN001, ANN201
+def front_event(net, sim, link):
     """Return (time, key) of the event of the entry at the front: a delivery, or eligibility at the next link."""
     entry = sim.entries[sim.queues[link].head]
     head = entry.start_ps + net.links[link].latency_ps
-    if link >= net.count:
+    if link >= net.first_own:
         return head, link
     message = sim.messages[entry.message]
     size = segment_size(net, message.size_bytes, message.segments, entry.segment)
@@ -71,7 +71,7 @@ def front_event(net, sim, link):  # noqa: ANN001, ANN201
 
 
 @jit
-def widen(sim):  # noqa: ANN001, ANN201
+def widen(sim):
     """Double the width of the bins of links' use over time."""
     for row in range(sim.use.shape[0]):
         for left in range(BINS // 2):
@@ -81,7 +81,7 @@ def widen(sim):  # noqa: ANN001, ANN201
 
 
 @jit
-def occupy(sim, link, start, end):  # noqa: ANN001, ANN201
+def occupy(sim, link, start, end):
     """Add a busy interval to the link's use over time; bins widen when the run outgrows them."""
     while end > sim.register[BIN_PS] * BINS:
         widen(sim)
@@ -95,7 +95,7 @@ def occupy(sim, link, start, end):  # noqa: ANN001, ANN201
 
 
 @jit
-def append(net, sim, link, entry):  # noqa: ANN001, ANN201
+def append(net, sim, link, entry):
     """Put an entry, its start set, at the end of the link's queue."""
     sim.entries[entry].next = -1
     queue = sim.queues[link]
@@ -111,7 +111,7 @@ def append(net, sim, link, entry):  # noqa: ANN001, ANN201
 
 
 @jit
-def schedule(sim, link, slot, segments, carried, now, busy):  # noqa: ANN001, ANN201
+def schedule(sim, link, slot, segments, carried, now, busy):
     """Book `busy` picoseconds of `link` for segments of a message that are eligible `now`; return their start."""
     queue = sim.queues[link]
     start = max(now, queue.free_ps)
@@ -129,7 +129,7 @@ def schedule(sim, link, slot, segments, carried, now, busy):  # noqa: ANN001, AN
 
 
 @jit
-def enter(net, sim, rows, link, entry, now):  # noqa: ANN001, ANN201
+def enter(net, sim, rows, link, entry, now):
     """Queue a transit entry that is eligible `now` at `link`."""
     slot = sim.entries[entry].message
     segment = sim.entries[entry].segment
@@ -146,7 +146,7 @@ def enter(net, sim, rows, link, entry, now):  # noqa: ANN001, ANN201
 
 
 @jit
-def inject(net, sim, rows, link, entry, now):  # noqa: ANN001, ANN201
+def inject(net, sim, rows, link, entry, now):
     """Queue a new message, all its segments, at the first `link` of its route; return when it starts."""
     slot = sim.entries[entry].message
     message = sim.messages[slot]
@@ -171,7 +171,7 @@ def inject(net, sim, rows, link, entry, now):  # noqa: ANN001, ANN201
 
 
 @jit
-def hop(sim, rows, message, segment, link, eligible, start, end):  # noqa: ANN001, ANN201
+def hop(sim, rows, message, segment, link, eligible, start, end):
     """Record one segment on one link."""
     row = rows.hops[sim.register[HOPS]]
     sim.register[HOPS] += 1
@@ -184,7 +184,7 @@ def hop(sim, rows, message, segment, link, eligible, start, end):  # noqa: ANN00
 
 
 @jit
-def leave(net, sim, link):  # noqa: ANN001, ANN201
+def leave(net, sim, link):
     """Take the current segment off the front of `link`, whose event is the heap's first; return an entry for it.
 
     The entry is the front one itself, or a fresh copy while later segments of an injected message stay.

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import simpy
 
 from ..fabric import Fabric, serialisation_ps, wire_bytes
@@ -21,12 +22,12 @@ DELIVERY, ACKNOWLEDGEMENT, AGENT, TRANSIT = range(4)  # phases of one picosecond
 Steps = Generator[simpy.Event, Any, None]
 
 
-class Clock(simpy.Environment):
+class Clock(simpy.Environment):  # type: ignore[misc]
     """SimPy's environment with integer picoseconds and an explicit order among simultaneous events."""
 
     def schedule(self, event: simpy.Event, priority: Any = AGENT, delay: Any = 0) -> None:
         """Schedule with a tuple as priority; SimPy's own events (process starts) run before other agents."""
-        super().schedule(event, priority if isinstance(priority, tuple) else (AGENT, -1), delay)  # type: ignore[arg-type]
+        super().schedule(event, priority if isinstance(priority, tuple) else (AGENT, -1), delay)
 
     def at(self, time_ps: int, *order: int) -> simpy.Event:
         """Return an event that happens at `time_ps`, in the order (phase, ...) among simultaneous ones."""
@@ -70,7 +71,9 @@ class Waiter:
 class ReferenceEngine:
     """One run of a program on a fabric. Subclass and override a method to study another meaning."""
 
-    def __init__(self, program: Program, fabric: Fabric, policy: WaitPolicy, segment_bytes: int, record: str):
+    def __init__(
+        self, program: Program, fabric: Fabric, policy: WaitPolicy, segment_bytes: int, record: str
+    ) -> None:
         self.program, self.fabric, self.policy = program, fabric, policy
         self.segment_bytes, self.record = segment_bytes, record
         self.clock = Clock()
@@ -204,7 +207,7 @@ class ReferenceEngine:
 
     def book(self, message: Message, index: int, link: int, size: int, busy: int) -> int:
         """Put a segment, eligible now, at the end of a link's FIFO; return when it starts."""
-        now = self.clock.now
+        now = int(self.clock.now)
         start = max(now, self.free_ps[link])
         self.free_ps[link] = start + busy
         injected = link == self.fabric.next_link(message.source, message.destination)
@@ -289,7 +292,7 @@ class ReferenceEngine:
 
 def state_flags(counts: dict[int, int], size: int) -> layout.Ints:
     """Return (F,) final counts."""
-    flags = layout.np.zeros(size, layout.np.int64)
+    flags: layout.Ints = np.zeros(size, np.int64)
     for flag, count in counts.items():
         flags[flag] = count
     return flags
@@ -300,7 +303,7 @@ def binned(busy: list[tuple[int, int, int]], links: int) -> tuple[layout.Ints, i
     width = FIRST_BIN_PS
     while busy and max(end for _, _, end in busy) > width * BINS:
         width *= 2
-    use = layout.np.zeros((links, BINS), layout.np.int64)
+    use: layout.Ints = np.zeros((links, BINS), np.int64)
     for link, start, end in busy:
         while start < end:
             stop = min(end, (start // width + 1) * width)

@@ -9,7 +9,9 @@ MIB = 1 << 20
 US = 1_000_000  # picoseconds
 
 
-def star(gpus: int, rate_mb_per_s: int = 50_000, latency_ps: int = US, *, store_and_forward: bool = False) -> Fabric:
+def star(
+    gpus: int, rate_mb_per_s: int = 50_000, latency_ps: int = US, *, store_and_forward: bool = False
+) -> Fabric:
     builder = FabricBuilder("star", gpus)
     switch = builder.node("switch", store_and_forward=store_and_forward)
     for gpu in range(gpus):
@@ -64,7 +66,9 @@ def fabrics(draw: st.DrawFn, gpus: int) -> Fabric:
     if kind == "star":
         switch = builder.node("switch", store_and_forward=draw(st.booleans()))
         for gpu in range(gpus):
-            up = [builder.link(gpu, switch, draw(_RATE), draw(_LATENCY)) for _ in range(draw(st.integers(1, 2)))]
+            up = [
+                builder.link(gpu, switch, draw(_RATE), draw(_LATENCY)) for _ in range(draw(st.integers(1, 2)))
+            ]
             builder.rule(gpu, 0, gpus, [up])
         down = [[builder.link(switch, gpu, draw(_RATE), draw(_LATENCY), 16, 128)] for gpu in range(gpus)]
         builder.rule(switch, 0, gpus, down, stride=1)
@@ -73,12 +77,16 @@ def fabrics(draw: st.DrawFn, gpus: int) -> Fabric:
         leaves = [builder.node(f"leaf {i}", store_and_forward=draw(st.booleans())) for i in range(2)]
         spines = [builder.node(f"spine {i}", store_and_forward=draw(st.booleans())) for i in range(2)]
         for gpu in range(gpus):
-            builder.rule(gpu, 0, gpus, [[builder.link(gpu, leaves[gpu >= half], draw(_RATE), draw(_LATENCY))]])
+            builder.rule(
+                gpu, 0, gpus, [[builder.link(gpu, leaves[gpu >= half], draw(_RATE), draw(_LATENCY))]]
+            )
         for leaf, low, high in ((leaves[0], 0, half), (leaves[1], half, gpus)):
             down = [[builder.link(leaf, gpu, draw(_RATE), draw(_LATENCY))] for gpu in range(low, high)]
             if down:
                 builder.rule(leaf, low, high, down, stride=1)
-            builder.rule(leaf, 0, gpus, [[builder.link(leaf, s, draw(_RATE), draw(_LATENCY)) for s in spines]])
+            builder.rule(
+                leaf, 0, gpus, [[builder.link(leaf, s, draw(_RATE), draw(_LATENCY)) for s in spines]]
+            )
         for spine in spines:
             builder.rule(spine, 0, half, [[builder.link(spine, leaves[0], draw(_RATE), draw(_LATENCY))]])
             builder.rule(spine, half, gpus, [[builder.link(spine, leaves[1], draw(_RATE), draw(_LATENCY))]])

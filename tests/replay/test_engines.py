@@ -55,7 +55,9 @@ def test_no_hop_breaks_a_law_of_links(data, gpus, segment_bytes):
 @pytest.mark.parametrize("segment_bytes", [0, 65536])
 def test_hash_is_the_same_again_and_on_both_engines(program, segment_bytes):
     hashes = {
-        results_hash({name: conform(RESULT_TABLES[name], columns) for name, columns in outcome.tables().items()})
+        results_hash(
+            {name: conform(RESULT_TABLES[name], columns) for name, columns in outcome.tables().items()}
+        )
         for outcome in (
             run(program, star(8), segment_bytes=segment_bytes),
             run(program, star(8), segment_bytes=segment_bytes),
