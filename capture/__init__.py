@@ -5,24 +5,34 @@ name is whole. `eidola convert captured` turns it into a trace.
 
     capture.json             what was captured, how, on what machine (see below)
     rank00000.probes.bin     kind `kernel`: a rank's probe records, its workgroups one after the other
-    rank00000.kineto.json    kind `torch`: a rank's profiler trace, as torch.profiler exports it
-    rank00000.json           kind `torch`: a rank's process groups, collectives, steps and phases
+    rank00000.0.json         kind `torch`: a rank (restart 0): world size, process groups, steps, phases, gap
+    rank00000.0.kineto.json.gz
+                             its profiler window, as torch.profiler exports it
 
 `capture.json` always has `format`, `date`, `kind` (kernel, torch), `backend`, `command`, `machine` (host name
-or null, CPU, cores, memory, system), `versions` and `ranks`. A kernel's also has `parameters`, `record`
-(fields and kinds of a probe record, so that a reader needs nothing else), `phases`, `regions`, `flags`
-(numbering, size and meaning of values), `oversubscribed` (more ranks than cores), `warm_up_iterations`,
-`record_cost_ns`, and for each rank CPU and wall time, the mean time of one round of polls, and how many
-records each workgroup kept and made. Times are CLOCK_MONOTONIC nanoseconds in a kernel's capture.
+or null, CPU, cores, memory, system), `versions`, `oversubscribed` (more ranks than cores) and `ranks`.
+
+A kernel's also has `parameters`, `record` (fields and kinds of a probe record, so that a reader needs nothing
+else), `phases`, `regions`, `flags` (numbering, size, meaning of values), `warm_up_iterations`,
+`record_cost_ns`, and for each rank its CPU and wall time, the mean time of one round of polls, and how many
+records each workgroup kept and made. Times are CLOCK_MONOTONIC nanoseconds.
+
+A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees),
+and for each rank what closed its record and what its window misses. Times are Unix nanoseconds.
 """
 
 from typing import TYPE_CHECKING
 
-from ..schemas.lazy import attach
+from ..schemas import lazy
 
 if TYPE_CHECKING:
-    from .host.gemv_allreduce import GemvAllReduce
+    from .host.gemv_allreduce import GemvAllReduce, capture_kernel
+    from .torch_run import run
+    from .torch_session import session
 
-__all__ = ["GemvAllReduce"]
+__all__ = ["GemvAllReduce", "capture_kernel", "run", "session"]
 
-__getattr__ = attach(__name__, **{"host.gemv_allreduce": "GemvAllReduce"})
+__getattr__ = lazy.attach(
+    __name__,
+    **{"host.gemv_allreduce": "GemvAllReduce capture_kernel", "torch_run": "run", "torch_session": "session"},
+)

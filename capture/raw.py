@@ -29,11 +29,16 @@ def raw_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
+        replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace(folder: Path, path: Path) -> None:
+    """Give `folder` the name `path`, in place of what is there."""
+    if path.exists():
+        shutil.rmtree(path)
+    folder.rename(path)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

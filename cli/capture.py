@@ -1,5 +1,6 @@
 """`eidola capture`: run beside real work and write raw records."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,24 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="Run beside real work and write raw records.")
 kernel = typer.Typer(no_args_is_help=True, help="Run and capture a fused computation-collective kernel.")
 app.add_typer(kernel, name="kernel")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(help="The command, after --: -- torchrun ... train.py")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Raw capture to write.")] = Path("out"),
+    steps: Annotated[int, typer.Option(help="Steps that the profiler window of each rank covers.")] = 20,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Leave host names out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
+) -> None:
+    """Run a PyTorch command unchanged and capture every rank; exits with the command's own code."""
+    from ..capture.torch_run import run as run_captured
+
+    code = run_captured(command, output, steps=steps, overwrite=overwrite, anonymous=anonymous)
+    for failure in json.loads((output / "capture.json").read_text())["failures"]:
+        typer.echo(f"eidola: a hook failed, the script went on: {failure}", err=True)
+    typer.echo(f"wrote {output}; next: eidola convert captured {output} -o {output.name}.eidola", err=True)
+    raise typer.Exit(code)
 
 
 class Backend(StrEnum):
@@ -36,12 +55,12 @@ def gemv_allreduce(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
 ) -> None:
     """GEMV + AllReduce, two-phase direct: ranks write slices straight into their peers and raise flags."""
-    from ..capture.host.gemv_allreduce import GemvAllReduce, capture
+    from ..capture.host.gemv_allreduce import GemvAllReduce, capture_kernel
 
     spec = GemvAllReduce(
         gpus, rows, columns, workgroups, tile_rows, iterations, seed, deadline, buffer_records=buffer_records
     )
-    run = capture(spec, output, overwrite=overwrite, anonymous=anonymous)
+    run = capture_kernel(spec, output, overwrite=overwrite, anonymous=anonymous)
     kept = sum(len(records) for rank in run.records for records in rank)
     typer.echo(
         f"wrote {output}: {kept} of {int(run.emitted.sum())} records of {gpus} ranks on backend "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, TraceWriter
-from . import captured_kernel
+from . import captured_kernel, captured_torch
 
 MANIFEST = "capture.json"
 FORMAT = 1
@@ -48,6 +48,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _reader(folder: Path, manifest: dict[str, Any]) -> Reader:
-    if manifest.get("kind") == "kernel":
-        return captured_kernel.convert
-    raise InputError(f"{folder / MANIFEST} holds kind {manifest.get('kind')!r}; this eidola reads kernel")
+    readers: dict[Any, Reader] = {"kernel": captured_kernel.convert, "torch": captured_torch.convert}
+    if reader := readers.get(manifest.get("kind")):
+        return reader
+    known = " and ".join(readers)
+    raise InputError(f"{folder / MANIFEST} holds kind {manifest.get('kind')!r}; this eidola reads {known}")

@@ -205,7 +205,9 @@ def _record_cost_ns(kernel: ctypes.CDLL) -> float:
     return float(cost)
 
 
-def capture(spec: GemvAllReduce, path: Path, *, overwrite: bool = False, anonymous: bool = False) -> Run:
+def capture_kernel(
+    spec: GemvAllReduce, path: Path, *, overwrite: bool = False, anonymous: bool = False
+) -> Run:
     """Run `spec` and write the raw capture at `path`; see the `eidola.capture` docstring for its layout.
 
     `anonymous` leaves the host's name out. Raises what `run` raises, and UsageError where `path` is taken.
