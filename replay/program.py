@@ -321,7 +321,8 @@ class Builder:
         first = int(self._slots[index].max())
         self._slots[index] = first + count
         if name:
-            self._flag_names += [FlagName(int(m), first, count, name) for m in index]
+            named = [-1] if len(index) == self.endpoints else index.tolist()
+            self._flag_names += [FlagName(m, first, count, name) for m in named]
         return first
 
     def block(self, ops: list[dict[str, int]]) -> int:
