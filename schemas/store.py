@@ -49,7 +49,8 @@ def conform(table: Table | str, columns: Mapping[str, Any] | pa.Table) -> pa.Tab
 def _typed(table: Table, column: Column, values: Any) -> pa.Array | pa.ChunkedArray:
     try:
         if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = pa.array(values, column.type, from_pandas=True)
+            # Given the type at once, Arrow would cut fractions off in silence; the cast refuses them.
+            values = pa.array(values, from_pandas=True)
         array = values.cast(column.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         raise SchemaError(f"table {table.name}, column {column.name!r}: {error}") from error
