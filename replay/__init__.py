@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..schemas.lazy import attach
 
 if TYPE_CHECKING:
+    from .explanation import Explanation, explain
     from .fabric import Fabric, FabricBuilder
     from .outcome import Outcome
     from .program import Builder, Program
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = [
     "IDEAL",
     "Builder",
+    "Explanation",
     "Fabric",
     "FabricBuilder",
     "Outcome",
     "Program",
     "WaitPolicy",
+    "explain",
     "monitor",
     "run",
     "spin",
@@ -26,6 +29,7 @@ __all__ = [
 
 __getattr__ = attach(
     __name__,
+    explanation="Explanation explain",
     fabric="Fabric FabricBuilder",
     outcome="Outcome",
     program="Builder Program",

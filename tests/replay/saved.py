@@ -1,0 +1,19 @@
+"""Runs of programs built by hand, saved as folders of results."""
+
+from pathlib import Path
+
+from eidola.replay import Fabric, Outcome, Program, run
+from eidola.schemas import Results, ResultsWriter, results_hash
+
+
+def save(outcome: Outcome, path: Path, **inputs: object) -> Results:
+    with ResultsWriter(path) as writer:
+        tables = {name: writer.write(name, columns) for name, columns in outcome.tables().items()}
+        digest = results_hash(tables)
+        writer.summary = {"makespan_ps": outcome.makespan_ps, "hash": digest}
+        writer.manifest = {"hash": digest, **inputs}
+    return Results(path)
+
+
+def saved(program: Program, fabric: Fabric, path: Path, **options: object) -> Results:
+    return save(run(program, fabric, **options), path)
