@@ -104,7 +104,8 @@ def check_file(
 ) -> pa.Table:
     """Check one file by itself; return its columns of the right type, migrated to the current version."""
     try:
-        data = pq.read_table(file, partitioning=None)
+        with pq.ParquetFile(file) as opened:
+            data = opened.read()
         data.validate(full=True)
         _check_stamp(findings, table, file, data.schema, version)
         data = migrate(table, data, version)
@@ -115,7 +116,7 @@ def check_file(
     if not data.num_rows:
         return data
     for column, kind, bad in _bad_rows(table, data, rank):
-        findings.rows(kind, table.name, file, column, bad, data[column])
+        findings.rows(kind, table.name, file, column, bad, None if kind is NULL else data[column])
     if table.key and set(table.key) <= set(data.column_names):
         findings.rows(KEY, table.name, file, ", ".join(table.key), _repeated(data, table.key))
     return data

@@ -78,7 +78,8 @@ class Relations:
         if not pc.is_in(pa.scalar(rank, pa.int32()), value_set=self._ranks).as_py():
             self._findings.one(NOT_LISTED, "ranks", self._path / "ranks", "rank", str(rank))
         spans = _column(held, "spans", "span")
-        for name, column in _REFERENCES:
+        known = "spans" not in held or "span" in held["spans"].column_names
+        for name, column in _REFERENCES if known else ():
             values = _column(held, name, column)
             if len(values):
                 bad = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=spans)))
