@@ -328,7 +328,7 @@ def _join(records: HostRecords, trace: ExecutionTrace) -> dict[int, dict[str, An
         return {s: by_function[i].args for s, i in zip(spans, ids, strict=True) if i > 0}
     host = [_host_key(records, span) for span in spans]
     nodes = [_key(node.args) for node in trace.nodes]
-    joined = {}
+    joined: dict[int, dict[str, Any]] = {}
     for i, j, length in SequenceMatcher(None, host, nodes, autojunk=False).get_matching_blocks():
         joined |= {spans[i + k]: trace.nodes[j + k].args for k in range(length)}
     return joined

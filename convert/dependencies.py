@@ -157,8 +157,8 @@ def _stream_waits(context: _Context, edges: Edges) -> None:
 
     Which stream and event is not in the trace. The waiting stream is taken to be that of the next work that
     any thread launches (backward ends on autograd's thread, the optimizer goes on in the main one), the event
-    that of the latest work launched elsewhere before; where the call sits in the `wait` of a collective, that of
-    the latest collective that the times allow. Calls within a collective's own record are covered by
+    that of the latest work launched elsewhere before; where the call sits in the `wait` of a collective, that
+    of the latest collective that the times allow. Calls within a collective's own record are covered by
     `_collective_inputs`.
     """
     work = context.work

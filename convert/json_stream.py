@@ -20,6 +20,7 @@ from ..schemas.errors import InputError
 
 PIECE_BYTES = 16 << 20
 """Bytes read at a time; what is held of a file is a few of these, however long the file."""
+_READ_BYTES = 64 << 10
 _HEAD_LIMIT_BYTES = 64 << 20
 _STALL_LIMIT_BYTES = 256 << 20
 _OBJECT_LIMIT_BYTES = 64 << 10
@@ -95,17 +96,22 @@ class EventFile:
             yield buffer
 
     def _read(self, source: BinaryIO) -> bytes:
+        """Read PIECE_BYTES; less only at the end, or where a killed run broke a gzip stream off."""
+        parts: list[bytes] = []
+        missing = PIECE_BYTES
         try:
-            return source.read(PIECE_BYTES)
+            # In small reads: one that meets a broken end gives nothing of what it had.
+            while missing > 0 and (part := source.read(min(missing, _READ_BYTES))):
+                parts.append(part)
+                missing -= len(part)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            # A killed run leaves a gzip stream without its end; what was read before it stands.
             self.truncated = True
-            return b""
+        return b"".join(parts)
 
     def _find_array(self, source: BinaryIO) -> bytes:
         head = b""
         while len(head) < _HEAD_LIMIT_BYTES:
-            data = self._read_head(source)
+            data = self._read(source)
             head += data
             start = head.lstrip()
             if start[:1] == b"[":  # the bare-array form of the trace-event format
@@ -122,16 +128,6 @@ class EventFile:
                 break
         what = "is empty" if not head.strip() else f"holds no {self.key}"
         raise InputError(f"{self.path} {what}; give a file that PyTorch's profiler wrote")
-
-    def _read_head(self, source: BinaryIO) -> bytes:
-        """Read the first pieces; a gzip stream that breaks here has nothing to recover."""
-        chunks = []
-        try:
-            for _ in range(16):
-                chunks.append(source.read(PIECE_BYTES // 16))
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            self.truncated = True
-        return b"".join(chunks)
 
     def end_of_array(self, piece: bytes) -> Iterator[int]:
         """Yield where in `piece` the array may end (the index of its `]`), at most four places."""

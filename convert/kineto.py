@@ -31,6 +31,8 @@ from .work import KIND_NAMES, Work, build_work
 RUN_GAP_NS = 1_000_000_000
 """Ranks whose windows lie further apart than this, far more than clocks differ, are of different runs."""
 
+_ABSOLUTE_NS = 10**18  # 2001: no trace is older, and no host has been up for so long
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -57,8 +59,22 @@ class RankRecord:
     dropped: dict[str, int]
     truncated: bool
     contradicted: Counter[str]
-    based: bool
+    base_ns: int
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether times count from 1970, as those of a trace without a base time may not."""
+        return self.window_ns[0] > _ABSOLUTE_NS
+
+    def shift(self, offset_ns: int) -> None:
+        """Add `offset_ns` to all times of the rank."""
+        for name in ("launch_ns", "start_ns", "end_ns"):
+            self.spans[name] = pc.add(self.spans[name], pa.scalar(offset_ns, pa.int64()))
+            for part in self.parts:
+                if (time := getattr(part, name)) is not None:
+                    setattr(part, name, time + offset_ns)
+        self.window_ns = (self.window_ns[0] + offset_ns, self.window_ns[1] + offset_ns)
 
 
 def kineto(
@@ -83,6 +99,7 @@ def kineto(
                 progress(f"reading {source.trace.name}", done, len(sources))
             records.append(read_rank(source, alone=len(sources) == 1))
         records.sort(key=lambda record: record.rank)
+        _lend_base(records)
         _check_one_run(records)
         report = _write(writer, records)
         writer.notes = {"source": "kineto", **report.as_dict()}
@@ -179,7 +196,7 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
         dropped=dict(events.dropped),
         truncated=events.truncated,
         contradicted=edges.contradicted + Counter({"launch": work.early}),
-        based=events.base_ns != 0 or int(work.start_ns.min()) > 10**18,
+        base_ns=events.base_ns,
         notes=notes,
     )
 
@@ -235,6 +252,17 @@ def _span_columns(work: Work) -> dict[str, Any]:
     }
 
 
+def _lend_base(records: Sequence[RankRecord]) -> None:
+    """Give a truncated rank, whose base time was behind the cut, the base that all others share."""
+    bases = {record.base_ns for record in records if record.base_ns}
+    for record in records:
+        if record.truncated and not record.absolute and len(bases) == 1:
+            record.shift(next(iter(bases)))
+            record.notes.append(
+                f"{record.path.name} ends before its base time; that of the other ranks was taken"
+            )
+
+
 def _check_one_run(records: Sequence[RankRecord]) -> None:
     """Refuse ranks that cannot be of one run."""
     first = records[0]
@@ -250,7 +278,7 @@ def _check_one_run(records: Sequence[RankRecord]) -> None:
                 f"{record.world_size}: different runs; give the files of one run"
             )
         gap = max(record.window_ns[0] - first.window_ns[1], first.window_ns[0] - record.window_ns[1])
-        if gap > RUN_GAP_NS and first.based and record.based:
+        if gap > RUN_GAP_NS and first.absolute == record.absolute:
             raise InputError(
                 f"{first.path} and {record.path} lie {gap / 1e9:.1f} s apart and never overlap: different "
                 "runs or steps; give files of one run and step"
@@ -266,40 +294,36 @@ def _write(writer: TraceWriter, records: Sequence[RankRecord]) -> ConversionRepo
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = align([r.rank for r in records], matching)
     for record in records:
+        record.shift(clocks[record.rank].offset_ns)
         _write_rank(writer, record, matching, clocks[record.rank])
     return _report(writer.path, records, matching, clocks, world_size)
 
 
 def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clock: Clock) -> None:
-    rank, offset = record.rank, pa.scalar(clock.offset_ns, pa.int64())
+    rank = record.rank
     writer.write("ranks", rank, {name: [value] for name, value in record.hardware.items()})
     writer.write("clocks", rank, {
         "method": [clock.method], "offset_ns": [clock.offset_ns], "residual_ns": [clock.residual_ns],
         "anchors": [clock.anchors],
     })  # fmt: skip
-    spans = dict(record.spans)
-    for name in ("launch_ns", "start_ns", "end_ns"):
-        spans[name] = pc.add(spans[name], offset)
-    writer.write("spans", rank, spans)
+    writer.write("spans", rank, record.spans)
     writer.write("dependencies", rank, record.edges)
     own = [m for m in matching.members if m.rank == rank]
     writer.write("communicators", rank, {
         name: [getattr(m, name) for m in own] for name in ("communicator", "group_rank", "group_size", "name")
     })  # fmt: skip
-    writer.write("collectives", rank, _collective_columns(record.parts, matching, clock.offset_ns))
+    writer.write("collectives", rank, _collective_columns(record.parts, matching))
 
 
 _PART_COLUMNS = (
     "span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",
-    "algorithm", "protocol", "channels",
+    "algorithm", "protocol", "channels", "launch_ns", "start_ns", "end_ns",
 )  # fmt: skip
 
 
-def _collective_columns(parts: Sequence[Part], matching: Matching, offset_ns: int) -> dict[str, list[Any]]:
+def _collective_columns(parts: Sequence[Part], matching: Matching) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [getattr(p, name) for p in parts] for name in _PART_COLUMNS}
     columns["communicator"] = [matching.name_of(p) for p in parts]
-    for name in ("launch_ns", "start_ns", "end_ns"):
-        columns[name] = [None if getattr(p, name) is None else getattr(p, name) + offset_ns for p in parts]
     return columns
 
 

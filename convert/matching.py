@@ -159,7 +159,7 @@ def _check_numbers(name: str, by_rank: Mapping[int, list[Part]]) -> None:
             if operation != part.operation:
                 raise InputError(
                     f"operation {part.sequence} of communicator {name!r} is {operation} on rank {other} and "
-                    f"{part.operation} on rank {rank}: these ranks are of different runs; give one run's files"
+                    f"{part.operation} on rank {rank}: they are of different runs; give the files of one"
                 )
 
 
