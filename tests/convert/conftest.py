@@ -46,10 +46,18 @@ def collective(
     correlation: int, ts: Any, dur: Any, operation: str = "allreduce", **args: Any
 ) -> dict[str, Any]:
     given = {
-        "Collective name": operation, "In msg nelems": 1024, "Out msg nelems": 1024, "Group size": 2, "dtype": "Float",
-        "In split size": "[]", "Out split size": "[]", "Process Group Name": "0",
-        "Process Group Description": "default_pg", "Process Group Ranks": "[0, 1]", **args,
-    }  # fmt: skip
+        "Collective name": operation,
+        "In msg nelems": 1024,
+        "Out msg nelems": 1024,
+        "Group size": 2,
+        "dtype": "Float",
+        "In split size": "[]",
+        "Out split size": "[]",
+        "Process Group Name": "0",
+        "Process Group Description": "default_pg",
+        "Process Group Ranks": "[0, 1]",
+        **args,
+    }
     return kernel(correlation, ts, dur, 20, "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevComm*)", **given)
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+
 from eidola.convert import kineto
 from eidola.convert.events import read_events
 from eidola.schemas import InputError, Trace, UsageError, check

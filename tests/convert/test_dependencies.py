@@ -1,6 +1,7 @@
 """Edges, on small traces whose order is known."""
 
 import pytest
+
 from eidola.convert import kineto
 from eidola.schemas import Trace
 
@@ -31,8 +32,16 @@ def named(event, name):
 
 def record(ts, dur, tid=100, operation=None):
     args = {"External id": 5} | ({"Collective name": operation} if operation else {})
-    return {"ph": "X", "cat": "cpu_op", "name": "record_param_comms", "pid": 1, "tid": tid, "ts": ts, "dur": dur,
-            "args": args}  # fmt: skip
+    return {
+        "ph": "X",
+        "cat": "cpu_op",
+        "name": "record_param_comms",
+        "pid": 1,
+        "tid": tid,
+        "ts": ts,
+        "dur": dur,
+        "args": args,
+    }
 
 
 def test_a_kernel_hangs_on_the_call_that_launched_it(make, edges):
@@ -90,8 +99,16 @@ def test_what_the_times_contradict_is_left_out_and_counted(make, edges):
 
 def test_measured_waits_replace_inferred_ones(make, edges):
     def sync(correlation, ts, stream, **args):
-        return {"ph": "X", "cat": "cuda_sync", "name": "Stream Wait Event", "pid": 0, "tid": stream, "ts": ts, "dur": 0,
-                "args": {"stream": stream, "correlation": correlation, "device": 0, **args}}  # fmt: skip
+        return {
+            "ph": "X",
+            "cat": "cuda_sync",
+            "name": "Stream Wait Event",
+            "pid": 0,
+            "tid": stream,
+            "ts": ts,
+            "dur": 0,
+            "args": {"stream": stream, "correlation": correlation, "device": 0, **args},
+        }
 
     events = [
         make.launch(1, 0), make.kernel(1, 5, 5, stream=7, name="A"),
@@ -133,9 +150,14 @@ def test_a_blocking_copy_holds_its_caller_and_an_async_one_does_not(make, edges)
 
 def test_an_event_synchronisation_waits_for_the_work_that_ended_in_it(make, edges):
     events = [
-        make.launch(1, 0), make.kernel(1, 10, 20, name="A"), make.launch(2, 5), make.kernel(2, 30, 40, name="B"),
-        make.launch(3, 6), make.kernel(3, 70, 400, name="C"), call(make, "cudaEventSynchronize", 20, 60),
-    ]  # fmt: skip
+        make.launch(1, 0),
+        make.kernel(1, 10, 20, name="A"),
+        make.launch(2, 5),
+        make.kernel(2, 30, 40, name="B"),
+        make.launch(3, 6),
+        make.kernel(3, 70, 400, name="C"),
+        call(make, "cudaEventSynchronize", 20, 60),
+    ]
     found, _ = edges(events)
     assert {row[:2] for row in found if row[2] == "sync"} == {("B", "cudaEventSynchronize")}
 

@@ -7,10 +7,11 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from eidola.convert import json_stream
-from eidola.convert.events import _from_objects, read_events, whole_ns
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from eidola.convert import json_stream
+from eidola.convert.events import _from_objects, read_events, whole_ns
 
 REAL = [
     "kineto/v100_dlrm_8ranks/rank0.json.gz",
@@ -54,7 +55,7 @@ def test_times_survive_the_whole_reader_to_the_nanosecond(tmp_path_factory, time
 def test_real_files_read_the_same_by_arrow_and_event_by_event(shared, name):
     path = shared(name)
     events = read_events(path)
-    document = json_stream.decode_json(gzip.open(path).read().decode())
+    document = json_stream.decode_json(gzip.decompress(path.read_bytes()).decode())
     piece = _from_objects(document.pop("traceEvents"))
     assert events.table.combine_chunks().equals(piece.tables[0])
     assert events.details == piece.details
@@ -76,7 +77,7 @@ def test_the_size_of_pieces_changes_nothing(shared, monkeypatch, name, size):
 def test_a_real_files_times_are_what_its_digits_say(shared):
     path = shared("kineto/a100_nccl_rank0of2.json.gz")
     events = read_events(path)
-    document = json.loads(gzip.open(path).read(), parse_float=Decimal)
+    document = json.loads(gzip.decompress(path.read_bytes()), parse_float=Decimal)
     kernels = [e for e in document["traceEvents"] if e.get("cat") == "kernel"]
     mine = events.table.filter(pa.compute.equal(events.table["kind"], 0))
     assert mine["start_ns"].to_pylist() == [int(Decimal(e["ts"]) * 1000) for e in kernels]

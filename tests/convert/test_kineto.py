@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+
 from eidola.convert import kineto
 from eidola.schemas import Trace, check
 
