@@ -47,10 +47,14 @@ class Span:
 
 @dataclass
 class Rank:
-    """One rank: its record, top-level spans and annotations, collectives and dependencies."""
+    """One rank: its record, top-level spans and annotations, collectives and dependencies.
+
+    `calls` are the calls of collectives, each with the index of the top-level span that is or holds it.
+    """
 
     record: dict[str, Any]
     spans: list[Span]
+    calls: list[Span]
     parts: list[Part] = field(default_factory=list)
     edges: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -91,8 +95,10 @@ def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
     trace = folder / entry["trace"]
     document = _load(trace, lambda: gzip.decompress(trace.read_bytes()))
     base_ns = int(document.get("baseTimeNanoseconds") or 0)
-    spans = _top_level([span for event in document["traceEvents"] if (span := _span(event, base_ns))])
-    rank = Rank(record, spans)
+    found = [span for event in document["traceEvents"] if (span := _span(event, base_ns))]
+    spans = _top_level(found)
+    calls = sorted((s for s in found if s.name.startswith(_CALL)), key=lambda s: s.start_ns)
+    rank = Rank(record, spans, calls)
     _find_parts(rank)
     return rank
 
@@ -124,18 +130,22 @@ def _span(event: dict[str, Any], base_ns: int) -> Span | None:
 
 
 def _top_level(spans: list[Span]) -> list[Span]:
-    """Keep annotations, and the calls that no other call of their thread contains; number them by start."""
+    """Keep annotations, and the calls that no other call of their thread contains; number them by start.
+
+    A call that is left out gets the number of the one that contains it.
+    """
     kept: list[Span] = []
-    busy_until: dict[int, int] = defaultdict(int)
+    open_call: dict[int, Span] = {}
     for span in sorted(spans, key=lambda s: (s.start_ns, -s.end_ns)):
-        if span.kind == "host_call" and not span.name.startswith(_WORKER):
-            if span.end_ns <= busy_until[span.tid]:
-                continue
-            busy_until[span.tid] = span.end_ns
-        elif span.name.startswith(_WORKER):
-            busy_until[span.tid] = max(busy_until[span.tid], span.end_ns)
+        around = open_call.get(span.tid)
+        nestable = span.kind == "host_call" and not span.name.startswith(_WORKER)
+        if nestable and around is not None and span.end_ns <= around.end_ns:
+            span.index = around.index
+            continue
         span.index = len(kept)
         kept.append(span)
+        if span.kind == "host_call":
+            open_call[span.tid] = span
     return kept
 
 
@@ -145,8 +155,8 @@ def _find_parts(rank: Rank) -> None:
     for span in rank.spans:
         if span.name.startswith(_WORKER):
             workers[operation_of(span.name)].append(span)
-    for call in rank.spans:
-        operation = operation_of(call.name.removeprefix(_CALL)) if call.name.startswith(_CALL) else "unknown"
+    for call in rank.calls:
+        operation = operation_of(call.name.removeprefix(_CALL))
         if workers[operation]:
             _join(rank, call, workers[operation].popleft(), operation)
     for left in sorted((s for queue in workers.values() for s in queue), key=lambda s: s.start_ns):
