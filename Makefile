@@ -11,8 +11,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Byte-compiling every installed file costs more than compiling the few that are imported.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-PACKAGES := capture cli convert replay report schemas
-SOURCES := $(PACKAGES) tests benchmarks
 
 help:
 	@echo "make demo    capture, replay and report on this machine, no GPU needed"
@@ -29,8 +27,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(TESTFLAGS)
 
 check: $(VENV)/.dev .mypy_root/eidola
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	cd .mypy_root && $(abspath $(BIN))/mypy --config-file ../pyproject.toml
 	$(BIN)/python -m pytest -q tests/test_layout.py
 

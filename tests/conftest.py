@@ -1,7 +1,5 @@
 """What all tests share."""
 
-import pytest
-
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -9,9 +7,3 @@ def pytest_addoption(parser):
         action="store_true",
         help="write the golden files of the current schema version again, from their JSON",
     )
-
-
-@pytest.fixture
-def refresh_golden(request):
-    """Whether the golden files are to be written again."""
-    return request.config.getoption("--refresh-golden")

@@ -35,10 +35,11 @@ def write_golden(path):
                 writer.write(name, rank, {c: [row.get(c) for row in mine] for c in names})
 
 
-def test_the_current_version_is_written_again_where_asked(refresh_golden):
-    if not refresh_golden:
-        pytest.skip("--refresh-golden was not given")
-    write_golden(golden(TRACE_VERSION))
+@pytest.fixture(scope="module", autouse=True)
+def refreshed(request):
+    """Write the current version's trace again, where that was asked for."""
+    if request.config.getoption("--refresh-golden"):
+        write_golden(golden(TRACE_VERSION))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
