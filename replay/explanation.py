@@ -3,11 +3,12 @@
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..schemas import Results
 from .critical_path import Segment, Wait, critical_path
 
+_Key = TypeVar("_Key", str, tuple[str, str, str])
 _ON_LINKS = ("queueing", "serialisation", "latency")
 _AT_WAITS = ("polling", "wake latency")
 
@@ -37,8 +38,8 @@ class Explanation:
     """What a run's length is made of; every sum over `causes`, `grouped` or `totals_ps` is the makespan, exactly.
 
     `causes` are ranked by time, `grouped` sums them over GPUs, links and flags, `totals_ps` is by Cause.what,
-    `path` runs from 0 to the makespan, `waits` are those on it. `limiting_link` takes the most of the path, `limiting_flag` was waited for the longest there;
-    "" where no link or flag is on the path.
+    `path` runs from 0 to the makespan, `waits` are those on it. `limiting_link` takes the most of the path,
+    `limiting_flag` was waited for the longest there; "" where no link or flag is on the path.
     """
 
     makespan_ps: int
@@ -114,8 +115,9 @@ def explain(results: Results | str | Path, top: int = 10) -> Explanation:
     for wait in waits:
         flags[wait.flag] += wait.end_ps - wait.start_ps
     causes = tuple(Cause(*cause, spent, spent / makespan, count[cause]) for cause, spent in _ranked(time))
-    ranked = (dict(_ranked(counter)) for counter in (totals, links, flags))
-    return Explanation(makespan, causes, _grouped(causes, makespan), *ranked, tuple(path), tuple(waits), top)
+    grouped = _grouped(causes, makespan)
+    sums = (dict(_ranked(totals)), dict(_ranked(links)), dict(_ranked(flags)))
+    return Explanation(makespan, causes, grouped, *sums, path=tuple(path), waits=tuple(waits), top=top)
 
 
 def _grouped(causes: tuple[Cause, ...], makespan_ps: int) -> tuple[Cause, ...]:
@@ -140,7 +142,7 @@ def _where(segment: Segment) -> str:
     return f"GPU {segment.rank}"
 
 
-def _ranked(counter: Counter[Any]) -> list[tuple[Any, int]]:
+def _ranked(counter: Counter[_Key]) -> list[tuple[_Key, int]]:
     """Return the items, the largest first, ties by name: the same on every run."""
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 

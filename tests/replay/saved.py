@@ -10,8 +10,8 @@ def save(outcome: Outcome, path: Path, **inputs: object) -> Results:
     with ResultsWriter(path) as writer:
         tables = {name: writer.write(name, columns) for name, columns in outcome.tables().items()}
         digest = results_hash(tables)
-        writer.summary = {"makespan_ps": outcome.makespan_ps, "hash": digest}
-        writer.manifest = {"hash": digest, **inputs}
+        writer.summary = {"makespan_ps": outcome.makespan_ps, "results_hash": digest}
+        writer.manifest = {"results_hash": digest, **inputs}
     return Results(path)
 
 

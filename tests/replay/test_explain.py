@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from eidola.replay import explain, monitor, spin
 from eidola.replay.program import Builder, Mode, compute, wait, write
 from eidola.schemas import Results, StallError, UsageError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .programs import MIB, US, all_to_all, fabrics, programs, ring, star
 from .saved import saved

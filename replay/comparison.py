@@ -1,0 +1,200 @@
+"""What differs between two runs, or between a run and the trace that it came from, and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ..schemas import Results, Trace
+from .explanation import explain
+from .sides import Side, captured_side, run_side, trace_side
+
+CAPTURED: Literal["captured"] = "captured"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two sides, `a` and `b`, have and what differs; times in picoseconds, differences b - a.
+
+    `same` is None where `b` is no run; otherwise whether the results' hashes are equal. The tables, largest
+    difference first: `inputs` (input, a, b), `causes_ps` of the critical paths (what, a, b, difference; they add
+    up to the makespans, so the differences to that of the makespans), `kernels` (kind, name, a_ps, b_ps,
+    difference_ps, matched, only_a, only_b), `collectives` (communicator, sequence, operation, a_ps, b_ps,
+    difference_ps, relative, skew_a_ps, skew_b_ps, ranks_a, ranks_b; own time: last start to latest end), `links`
+    (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference: flag reads).
+    """
+
+    a: str
+    b: str
+    same: bool | None
+    makespan_a_ps: int
+    makespan_b_ps: int
+    inputs: pd.DataFrame
+    causes: pd.DataFrame
+    kernels: pd.DataFrame
+    collectives: pd.DataFrame
+    links: pd.DataFrame
+    flags: pd.DataFrame
+
+    @property
+    def difference_ps(self) -> int:
+        """How much longer b takes than a."""
+        return self.makespan_b_ps - self.makespan_a_ps
+
+    def errors(self) -> dict[str, float | None]:
+        """Return median and worst |a - b| / b of the collectives' own times, and that of the makespan.
+
+        With a run as `a` and what was captured as `b`, this is the error of the prediction. Collectives that one
+        of the sides saw on fewer ranks are left out; None where there is none.
+        """
+        whole = self.collectives[self.collectives["ranks_a"] == self.collectives["ranks_b"]]
+        error = whole["relative"].abs().dropna()
+        step = abs(self.difference_ps) / self.makespan_b_ps if self.makespan_b_ps else None
+        return {
+            "collectives_median": float(error.median()) if len(error) else None,
+            "collectives_worst": float(error.max()) if len(error) else None,
+            "makespan": step,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """The difference, and the largest part of it, in one sentence."""
+        if self.same:
+            return "The two runs are the same: their results have one hash."
+        text = f"{self.b} takes {abs(self.difference_ps) / 1e6:,.3f} us {_more(self.difference_ps)} than {self.a}"
+        parts = [] if self.same is None else [f"the results differ ({len(self.inputs)} inputs do)"]
+        if len(self.causes) and self.causes["difference_ps"].iloc[0]:
+            cause = self.causes.iloc[0]
+            parts.append(f"{cause['what']} on the critical path: {cause['difference_ps'] / 1e6:+,.3f} us")
+        errors = self.errors()
+        if self.same is None and errors["collectives_median"] is not None:
+            parts.append(
+                f"collectives' own times are off by {errors['collectives_median']:.1%} in the median, "
+                f"{errors['collectives_worst']:.1%} at worst"
+            )
+        return "; ".join([text, *parts]) + "."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON takes."""
+        tables = ("inputs", "causes", "kernels", "collectives", "links", "flags")
+        head = ("a", "b", "same", "makespan_a_ps", "makespan_b_ps", "difference_ps", "sentence")
+        rows = {name: _records(getattr(self, name)) for name in tables}
+        return {name: getattr(self, name) for name in head} | {"errors": self.errors()} | rows
+
+
+def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED) -> Comparison:
+    """Compare run `a` with another run, with a trace, or (by default) with what was captured of its own operations.
+
+    Operations are aligned by rank, agent, kind, name and occurrence, collectives by communicator and sequence.
+    Raises InputError where a folder is neither run nor trace, UsageError where nothing of the run was captured.
+    """
+    run = a if isinstance(a, Results) else Results(a)
+    left, other = run_side(run), _other(run, b)
+    inputs = _inputs(left, other)
+    return Comparison(
+        a=left.label,
+        b=other.label,
+        same=left.hash == other.hash if left.hash and other.hash else None,
+        makespan_a_ps=left.makespan_ps,
+        makespan_b_ps=other.makespan_ps,
+        inputs=inputs,
+        causes=_causes(left, other),
+        kernels=_kernels(left.activities, other.activities),
+        collectives=_collectives(left.collectives, other.collectives),
+        links=_joined(left.links, other.links, ["link"], "_ps"),
+        flags=_joined(left.flags, other.flags, ["rank"], ""),
+    )
+
+
+def _other(run: Results, b: Results | Trace | str | Path) -> Side:
+    if b == CAPTURED:
+        return captured_side(run)
+    if isinstance(b, str | Path):
+        b = Trace(b) if (Path(b) / "trace.json").is_file() else Results(b)
+    return trace_side(b) if isinstance(b, Trace) else run_side(b)
+
+
+def _more(difference: int) -> str:
+    return "more" if difference >= 0 else "less"
+
+
+def _inputs(a: Side, b: Side) -> pd.DataFrame:
+    """Return the inputs that differ; none where one side has no manifest."""
+    names = sorted(set(a.inputs) | set(b.inputs)) if a.inputs and b.inputs else []
+    rows = [(name, a.inputs.get(name), b.inputs.get(name)) for name in names]
+    return pd.DataFrame([row for row in rows if row[1] != row[2]], columns=["input", "a", "b"])
+
+
+def _causes(a: Side, b: Side) -> pd.DataFrame:
+    """Return the critical paths' totals by cause, where both sides have a path."""
+    totals = [
+        {} if side.run is None or "messages" not in side.run.tables() else explain(side.run).totals_ps
+        for side in (a, b)
+    ]
+    if not all(totals):
+        totals = [{}, {}]
+    frames = [pd.DataFrame({"what": list(t), "value": list(t.values())}) for t in totals]
+    return _joined(frames[0], frames[1], ["what"], "_ps")
+
+
+def _kernels(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Align single operations, then sum the differences by kind and name."""
+    keys = ["rank", "agent", "kind", "name"]
+    sides = [side.assign(occurrence=side.groupby(keys).cumcount()) for side in (a, b)]
+    pairs = sides[0].merge(
+        sides[1], on=[*keys, "occurrence"], how="outer", suffixes=("_a", "_b"), indicator="on"
+    )
+    pairs["both"] = pairs["on"] == "both"
+    pairs["difference_ps"] = (pairs["duration_ps_b"] - pairs["duration_ps_a"]).where(pairs["both"], 0)
+    pairs["only_a"], pairs["only_b"] = pairs["on"] == "left_only", pairs["on"] == "right_only"
+    summed = pairs.groupby(["kind", "name"], as_index=False).agg(
+        a_ps=("duration_ps_a", "sum"),
+        b_ps=("duration_ps_b", "sum"),
+        difference_ps=("difference_ps", "sum"),
+        matched=("both", "sum"),
+        only_a=("only_a", "sum"),
+        only_b=("only_b", "sum"),
+    )
+    return _ranked(summed.astype({"a_ps": "int64", "b_ps": "int64", "difference_ps": "int64"}))
+
+
+def _collectives(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Align operations that both sides have."""
+    both = _own(a, "a").merge(_own(b, "b"), on=["communicator", "sequence", "operation"])
+    both["difference_ps"] = both["b_ps"] - both["a_ps"]
+    both["relative"] = (both["a_ps"] - both["b_ps"]) / both["b_ps"].where(both["b_ps"] > 0)
+    return both.sort_values(["communicator", "sequence"], kind="stable", ignore_index=True)
+
+
+def _own(rows: pd.DataFrame, side: str) -> pd.DataFrame:
+    """Return own time (last start to latest end), skew (first to last start) and ranks of every operation."""
+    keys = ["communicator", "sequence", "operation"]
+    groups = rows.groupby(keys, as_index=False).agg(
+        first=("start_ps", "min"), last=("start_ps", "max"), end=("end_ps", "max"), ranks=("rank", "nunique")
+    )
+    own, skew = groups["end"] - groups["last"], groups["last"] - groups["first"]
+    columns = {f"{side}_ps": own, f"skew_{side}_ps": skew, f"ranks_{side}": groups["ranks"]}
+    return groups[keys].assign(**columns)
+
+
+def _joined(a: pd.DataFrame, b: pd.DataFrame, keys: list[str], unit: str) -> pd.DataFrame:
+    """Put the column `value` of two sides beside each other; a missing one counts as 0."""
+    both = a.merge(b, on=keys, how="outer", suffixes=("_a", "_b")).fillna({"value_a": 0, "value_b": 0})
+    both = both.astype({"value_a": "int64", "value_b": "int64"})
+    both = both.rename(columns={"value_a": f"a{unit}", "value_b": f"b{unit}"})
+    both[f"difference{unit}"] = both[f"b{unit}"] - both[f"a{unit}"]
+    return _ranked(both)
+
+
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort by the size of the difference, which one column holds."""
+    column = next(name for name in rows.columns if name.startswith("difference"))
+    order = rows[column].abs().sort_values(ascending=False, kind="stable").index
+    return rows.loc[order].reset_index(drop=True)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as plain values, with None for what is missing."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
