@@ -22,22 +22,27 @@ from .json_stream import EventFile, find_objects, open_bytes, recover
 
 THREADS = 2
 
-KERNEL, COPY, CALL, ANNOTATION, SYNC = range(5)
+KERNEL, COPY, CALL, ANNOTATION, SYNC, _OPERATOR = range(6)
 _CATEGORIES = {
     # Names by age of the profiler: capitalised before 2022.
     "kernel": KERNEL,
+    "Kernel": KERNEL,
     "gpu_memcpy": COPY,
     "gpu_memset": COPY,
-    "memcpy": COPY,
-    "memset": COPY,
+    "Memcpy": COPY,
+    "Memset": COPY,
     "cuda_runtime": CALL,
     "cuda_driver": CALL,
     "hip_runtime": CALL,
     "hip_driver": CALL,
-    "runtime": CALL,
+    "Runtime": CALL,
     "user_annotation": ANNOTATION,
     "cuda_sync": SYNC,
+    "cpu_op": _OPERATOR,
+    "Operator": _OPERATOR,
 }
+_CATEGORY_NAMES = pa.array(list(_CATEGORIES))
+_CATEGORY_KINDS = pa.array(list(_CATEGORIES.values()), pa.int8())
 _CALLS = "(?i)launch|memcpy|memset|eventrecord|streamwaitevent|synchronize"
 COLLECTIVE_NAME = r"^(nccl|rccl|gloo|ucc|mpi|xccl):"
 _HOST_RECORD = f"^record_param_comms$|{COLLECTIVE_NAME}"
@@ -259,9 +264,7 @@ def _decimal(value: Any) -> Decimal | None:
 def _select(events: pa.StructArray) -> _Piece:
     """Keep the events that replay needs, in SCHEMA's columns; count those that cannot be placed in time."""
     dropped: Counter[str] = Counter()
-    kinds = _kinds(events)
-    keep = pc.and_(pc.equal(events.field("ph"), "X"), pc.is_valid(kinds))
-    events, kinds = events.filter(keep), kinds.filter(keep)
+    events, kinds = _kept(events)
     start, duration = whole_ns(events.field("ts")), whole_ns(events.field("dur"))
     good = pa.array([True] * len(events), pa.bool_())
     for reason, bad in (
@@ -292,18 +295,23 @@ def _select(events: pa.StructArray) -> _Piece:
     return _Piece([table], [], +dropped)
 
 
-def _kinds(events: pa.StructArray) -> pa.Array:
-    """Return what each event is (KERNEL ... SYNC), null for what is not kept."""
-    category = pc.utf8_lower(events.field("cat"))
-    names = events.field("name")
-    index = pc.index_in(category, pa.array(list(_CATEGORIES)))
-    kinds = pc.take(pa.array(list(_CATEGORIES.values()), pa.int8()), index)
-    null = pa.scalar(None, pa.int8())
-    other_call = pc.and_(pc.equal(kinds, CALL), pc.invert(pc.match_substring_regex(names, _CALLS)))
-    kinds = pc.if_else(pc.fill_null(other_call, False), null, kinds)
-    operator = pc.is_in(category, pa.array(["cpu_op", "operator"]))
-    record = pc.and_(operator, pc.fill_null(pc.match_substring_regex(names, _HOST_RECORD), False))
-    return pc.if_else(record, pa.scalar(ANNOTATION, pa.int8()), kinds)
+def _kept(events: pa.StructArray) -> tuple[pa.StructArray, pa.Array]:
+    """Return the events that replay needs, and what each is (KERNEL ... SYNC)."""
+    kinds = pc.take(_CATEGORY_KINDS, pc.index_in(events.field("cat"), _CATEGORY_NAMES))
+    keep = pc.and_(pc.equal(events.field("ph"), "X"), pc.is_valid(kinds))
+    events, kinds = events.filter(keep), kinds.filter(keep)
+    names = events.field("name").dictionary_encode()
+    is_call, is_record = (_matches(names, pattern) for pattern in (_CALLS, _HOST_RECORD))
+    operator = pc.equal(kinds, _OPERATOR)
+    keep = pc.if_else(pc.equal(kinds, CALL), is_call, pc.if_else(operator, is_record, True))
+    kinds = pc.if_else(operator, pa.scalar(ANNOTATION, pa.int8()), kinds)
+    return events.filter(keep), kinds.filter(keep)
+
+
+def _matches(names: pa.DictionaryArray, pattern: str) -> pa.Array:
+    """Return which names match, looking at each distinct one once."""
+    found = pc.match_substring_regex(names.dictionary, pattern)
+    return pc.fill_null(pc.take(found, names.indices), False)
 
 
 def _digits(text: pa.Array) -> pa.Array:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from ..schemas.errors import InputError
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 8 << 20
 """Bytes read at a time; what is held of a file is a few of these, however long the file."""
 _READ_BYTES = 64 << 10
 _HEAD_LIMIT_BYTES = 64 << 20
