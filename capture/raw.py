@@ -59,15 +59,16 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def machine(*, anonymous: bool = False) -> dict[str, Any]:
-    """Return what this machine is: CPU, cores, memory, system; host name unless `anonymous`."""
+    """Return what this machine is: CPU, cores, memory, system; host name and build unless `anonymous`."""
     cpu = _cpu_fields()
+    release = platform.release().split("-")[0] if anonymous else platform.release()
     return {
         "host": None if anonymous else platform.node(),
         "cpu_vendor": cpu.get("vendor_id"),
         "cpu_model": cpu.get("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {release} {platform.machine()}",
     }
 
 

@@ -22,8 +22,11 @@ from .matching import Matching, match
 
 _WORKER = "gloo:"
 _CALL = "c10d::"
-_PEER_INPUT = {"c10d::broadcast_": 2, "c10d::send": 2, "c10d::recv_": 2, "c10d::reduce_": 3}
-"""Which concrete input of a call is the root or the other side (native_functions of torch's c10d, 2.13)."""
+_PEER_INPUT = {
+    "c10d::broadcast_": 2, "c10d::send": 2, "c10d::recv_": 2,
+    "c10d::reduce_": 3, "c10d::gather_": 3, "c10d::scatter_": 3,
+}
+"""Which concrete input of a call is the root or the other side; seen in traces of torch 2.13."""
 _PART_COLUMNS = (
     *("span", "sequence", "operation", "dtype", "size_bytes", "peer"),
     *("launch_ns", "start_ns", "end_ns"),
@@ -91,7 +94,7 @@ def _gaps(manifest: dict[str, Any]) -> str:
 
 
 def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
-    record = _load(folder / entry["file"], (folder / entry["file"]).read_bytes)
+    record = _load(folder / entry["file"], lambda: (folder / entry["file"]).read_bytes())
     trace = folder / entry["trace"]
     document = _load(trace, lambda: gzip.decompress(trace.read_bytes()))
     base_ns = int(document.get("baseTimeNanoseconds") or 0)
@@ -157,6 +160,8 @@ def _find_parts(rank: Rank) -> None:
             workers[operation_of(span.name)].append(span)
     for call in rank.calls:
         operation = operation_of(call.name.removeprefix(_CALL))
+        if operation == "reduce_scatter" and not workers[operation]:
+            operation = "all_reduce"  # how Gloo does it (torch 2.13); the worker's span says so
         if workers[operation]:
             _join(rank, call, workers[operation].popleft(), operation)
     for left in sorted((s for queue in workers.values() for s in queue), key=lambda s: s.start_ns):
@@ -220,10 +225,10 @@ def _size(args: dict[str, Any]) -> tuple[str | None, int | None]:
 
 
 def _group(record: dict[str, Any]) -> Group:
-    """Return the job's default group: what Gloo operations ran in, where the job has no other."""
+    """Return the job's group, where it has one only; the profiler does not say which one Gloo used."""
     groups = record["groups"]
-    if not groups:
-        return Group("default", tuple(range(record["world_size"])), record["world_size"], None)
+    if len(groups) != 1:
+        return Group("unrecorded", None, record["world_size"], "the profiler does not say which group")
     first = groups[0]
     return Group(first["name"], tuple(first["ranks"]), len(first["ranks"]), first["description"])
 

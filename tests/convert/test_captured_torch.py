@@ -1,0 +1,107 @@
+"""Gloo operations in the profiler's traces -> collectives."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eidola.convert.captured import captured
+from eidola.schemas import Trace
+
+pytest.importorskip("torch", reason="captures a real PyTorch job")
+
+OPERATIONS = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+rank, t = dist.get_rank(), torch.ones(4)
+pieces = [torch.zeros(4), torch.zeros(4)]
+dist.all_reduce(t)
+(dist.send if rank == 0 else dist.recv)(t, 1 - rank)
+dist.all_gather(pieces, t)
+dist.broadcast(t, 1)
+dist.reduce(t, 1)
+dist.barrier()
+dist.reduce_scatter_tensor(torch.zeros(2, dtype=torch.int64), torch.ones(4, dtype=torch.int64))
+dist.all_to_all_single(torch.zeros(4), t)
+dist.gather(t, pieces if rank == 0 else None, 0)
+dist.all_reduce(torch.zeros(8, dtype=torch.float64), async_op=True).wait()
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("operations")
+    (folder / "script.py").write_text(OPERATIONS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "script.py"]
+    command = [
+        sys.executable,
+        "-c",
+        "from eidola.cli.main import main; main()",
+        "capture",
+        "run",
+        "-o",
+        "raw",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--", *torchrun], cwd=folder, env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return Trace(captured(folder / "raw", folder / "t.eidola")).read("collectives").to_pandas()
+
+
+def test_operations_sizes_and_roots_are_the_scripts(table):
+    expected = [
+        ("all_reduce", "float32", 16, None),
+        ("all_gather", "float32", 16, None),
+        ("broadcast", "float32", 16, 1),
+        ("reduce", "float32", 16, 1),
+        ("barrier", None, None, None),
+        ("all_reduce", "int64", 32, None),  # Gloo's reduce_scatter
+        ("all_to_all", "float32", 16, None),
+        ("gather", "float32", 16, 0),
+        ("all_reduce", "float64", 64, None),
+    ]
+    for rank in (0, 1):
+        own = table[(table["rank"] == rank) & ~table.operation.isin(["send", "recv"])].sort_values("sequence")
+        assert own.sequence.tolist() == list(range(len(expected)))
+        columns = own[["operation", "dtype", "size_bytes", "peer"]].astype(object)
+        assert [tuple(row) for row in columns.where(columns.notna(), None).values] == expected
+
+
+def test_a_send_and_its_receive_name_each_other(table):
+    sides = table[table.operation.isin(["send", "recv"])]
+    found = {(r.rank, r.operation, int(r.peer), int(r.size_bytes)) for r in sides.itertuples()}
+    assert found == {(0, "send", 1, 16), (1, "recv", 0, 16)}
+    assert sides.sequence.nunique() == 1
+
+
+def test_every_collective_was_launched_before_it_began(table):
+    assert (table.launch_ns <= table.start_ns).all()
+    assert (table.start_ns <= table.end_ns).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not json", None])
+def test_a_damaged_rank_is_named(tmp_path, damage):
+    from eidola.schemas import InputError
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    entry = {
+        "rank": 0,
+        "restart": 0,
+        "file": "rank00000.0.json",
+        "trace": "x.gz",
+        "sealed": "exit",
+        "gap": None,
+    }
+    (raw / "capture.json").write_text(json.dumps({"format": 1, "kind": "torch", "ranks": [entry]}))
+    if damage is not None:
+        (raw / "rank00000.0.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"rank00000\.0\.json cannot be read"):
+        captured(raw, tmp_path / "t.eidola")
+    assert not (tmp_path / "t.eidola").exists()
