@@ -95,6 +95,6 @@ class Findings:
         return max(LIMIT - self._counts[table, column, kind], 0)
 
     def _put(self, kind: Kind, table: str, file: object, column: str, row: int | None, detail: str) -> None:
-        detail = detail if len(detail) <= 120 else f"{detail[:117]}..."
+        detail = detail if len(detail) <= 300 else f"{detail[:297]}..."
         message = f"{kind.message}: {detail}" if detail else kind.message
         self._problems.append(Problem(table, str(file), column, row, message, kind.remedy, kind.severity))
