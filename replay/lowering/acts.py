@@ -1,0 +1,161 @@
+"""Writes and waits of an item at any GPU count: who they address, how much, and how much compute lies between.
+
+The law is that of direct traffic, where a rank addresses each of its n - 1 peers in turn (a sweep) and a message
+is split among the n ranks: at N GPUs a sweep addresses N - 1 peers, each peer's bytes are n/N of the captured
+ones (in captured pieces, as many as are needed, the last one cut), and so is the compute between them, which
+leaves a rank's total as it was. What is no part of a sweep goes to a neighbour, and keeps distance and size.
+With n GPUs the law gives what was captured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .flags import Flags
+from .items import Item, Step, finish_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One write or wait of a GPU: `distance` is to the peer written to (waits: 0), `slot` the flag's, -1 none.
+
+    Times are captured picoseconds, carried along to the GPU count: `time_ps` of the issue or first poll,
+    `end_ps` of the wait's end. `before_ps` is the compute before it.
+    """
+
+    wait: bool
+    before_ps: int
+    time_ps: int
+    end_ps: int
+    distance: int
+    size_bytes: int
+    slot: int
+    count: int
+
+
+@dataclass(slots=True)
+class _Raw:
+    step: Step
+    distance: int
+    number: int  # of the flag's class; -1: plain data
+    count: int
+    before_ns: int
+    size_bytes: int = 0  # at the GPU count
+    scaled: bool = False
+
+
+@dataclass
+class Traffic:
+    """An item's acts, the compute after the last one, and whether a sweep carried data."""
+
+    acts: list[Act]
+    rest_ps: int
+    direct: bool
+
+
+@dataclass(frozen=True)
+class Grower:
+    """Writes and waits captured on `flags.ranks` ranks, on `gpus` GPUs; ranks are indices from 0."""
+
+    flags: Flags
+    gpus: int
+
+    @property
+    def slots(self) -> int:
+        """Flag slots that every GPU needs: one a class and distance."""
+        return self.flags.classes * self.gpus
+
+    def grow(self, rank: int, item: Item) -> Traffic:
+        """Return the acts of one item of `rank`."""
+        raws, rest_ns = self._read(rank, item)
+        sweeps = list(_sweeps(_pieces(raws), self.flags.ranks))
+        for pieces, swept in sweeps:
+            for raw in (r for piece in pieces for r in piece):
+                raw.scaled = swept
+        self._resize(raws)
+        acts: list[Act] = []
+        cursor_ps, owed_ps = item.begin_ns * 1000, 0
+        for raw, distance in self._ordered(sweeps):
+            before_ps = raw.before_ns * 1000
+            owed_ps += before_ps * self.flags.ranks // self.gpus if raw.scaled else before_ps
+            if raw.step.kind == "data" and raw.size_bytes <= 0:
+                continue
+            act = self._act(raw, distance, owed_ps, cursor_ps + owed_ps)
+            acts.append(act)
+            cursor_ps, owed_ps = act.end_ps, 0
+        direct = any(raw.scaled and raw.step.kind == "data" for raw in raws)
+        return Traffic(acts, owed_ps + rest_ns * 1000, direct)
+
+    def _read(self, rank: int, item: Item) -> tuple[list[_Raw], int]:
+        """Resolve peers and flags; return the item's steps, and its compute after the last one."""
+        raws, cursor_ns = [], item.begin_ns
+        for step in item.steps:
+            number, count = -1, 0
+            if step.kind == "wait":
+                distance, number, count = self.flags.awaited(rank, step.flag, step.value)
+            else:
+                distance = (step.peer - rank) % self.flags.ranks
+                if step.flag >= 0:
+                    _, number = self.flags.raised(step.peer, step.flag)
+            raws.append(
+                _Raw(step, distance, number, count, max(0, step.start_ns - cursor_ns), step.size_bytes)
+            )
+            cursor_ns = max(cursor_ns, step.end_ns)
+        return raws, max(0, finish_ns(item) - cursor_ns)
+
+    def _resize(self, raws: list[_Raw]) -> None:
+        """Share n/N of each peer's bytes out over its data writes up to its next flag, in order."""
+        batches: dict[tuple[int, int], list[_Raw]] = {}
+        raised: dict[int, int] = {}
+        for raw in raws:
+            if raw.step.kind == "data" and raw.scaled:
+                batches.setdefault((raw.distance, raised.get(raw.distance, 0)), []).append(raw)
+            elif raw.step.kind == "flag":
+                raised[raw.distance] = raised.get(raw.distance, 0) + 1
+        for batch in batches.values():
+            left = -(-sum(raw.step.size_bytes for raw in batch) * self.flags.ranks // self.gpus)
+            for raw in batch:
+                raw.size_bytes = min(left, raw.step.size_bytes)
+                left -= raw.size_bytes
+            batch[-1].size_bytes += left
+
+    def _ordered(self, sweeps: list[tuple[list[list[_Raw]], bool]]) -> Iterator[tuple[_Raw, int]]:
+        """Yield what a GPU does, with the distance to its peer: sweeps repeat until all peers are addressed."""
+        peers = self.flags.ranks - 1
+        for pieces, swept in sweeps:
+            for turn in range(-(-(self.gpus - 1) // peers) if swept else 1):
+                for piece in pieces:
+                    distance = piece[0].distance + turn * peers if swept else self._near(piece[0].distance)
+                    if distance < self.gpus:
+                        yield from ((raw, distance) for raw in piece)
+
+    def _near(self, distance: int) -> int:
+        """Return a neighbour's distance: what is nearer from behind stays so."""
+        behind = 2 * distance > self.flags.ranks
+        return (distance - self.flags.ranks if behind else distance) % self.gpus
+
+    def _act(self, raw: _Raw, distance: int, before_ps: int, time_ps: int) -> Act:
+        wait = raw.step.kind == "wait"
+        end_ps = max(time_ps, raw.step.end_ns * 1000) if wait else time_ps
+        slot = raw.number * self.gpus + distance if raw.number >= 0 else -1
+        return Act(wait, before_ps, time_ps, end_ps, 0 if wait else distance, raw.size_bytes, slot, raw.count)
+
+
+def _pieces(raws: list[_Raw]) -> list[list[_Raw]]:
+    """Cut the steps where the peer changes."""
+    pieces: list[list[_Raw]] = []
+    for raw in raws:
+        if pieces and pieces[-1][0].distance == raw.distance:
+            pieces[-1].append(raw)
+        else:
+            pieces.append([raw])
+    return pieces
+
+
+def _sweeps(pieces: list[list[_Raw]], ranks: int) -> Iterator[tuple[list[list[_Raw]], bool]]:
+    """Yield runs of pieces: either one that addresses every peer once (True), or a single piece (False)."""
+    at, peers = 0, ranks - 1
+    while at < len(pieces):
+        taken = pieces[at : at + peers]
+        swept = peers > 0 and {piece[0].distance for piece in taken} == set(range(1, ranks))
+        yield (taken, True) if swept else (pieces[at : at + 1], False)
+        at += peers if swept else 1

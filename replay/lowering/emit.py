@@ -1,0 +1,144 @@
+"""From scripts to a program: an agent a lane and GPU, calls of shared blocks, an activity an item."""
+
+from dataclasses import dataclass, field
+
+from ..fabric import Fabric
+from ..program import Builder
+from .acts import Grower
+from .expanding import Expanded, Expander
+from .items import Item, RankWork
+from .matching import Matcher
+from .plan import Plan
+from .scripts import NO_BLOCK, AgentScript, Entry, Observers, Scripter
+
+Mode = str
+MODES = ("dependent", "timed", "target")
+_KINDS = {"kernel": "kernel", "copy": "copy", "host_call": "host_call", "phase": "phase"}
+
+
+@dataclass
+class Emitter:
+    """Writes every GPU's agents into `builder`."""
+
+    builder: Builder
+    fabric: Fabric
+    plan: Plan
+    works: dict[int, RankWork]
+    grower: Grower
+    matcher: Matcher
+    expander: Expander
+    targets: frozenset[int] = frozenset()
+    _scripts: dict[tuple[str, int, frozenset[int]], list[AgentScript]] = field(default_factory=dict)
+
+    def emit(self, mode: Mode) -> None:
+        """Write all agents of `mode`."""
+        every = list(range(self.plan.gpus))
+        slots = max(_event_slots(work) for work in self.works.values())
+        event_first = self.builder.flags(every, slots, "event") if slots else 0
+        flag_first = self._captured_flags(every)
+        self._scripter = Scripter(self.builder, self.plan, self.grower, event_first, flag_first)
+        size = self.grower.gpus
+        blocks = [range(first, first + size) for first in range(0, self.plan.gpus, size)]
+        groups = [self.builder.group(list(block)) for block in blocks]
+        for gpu in every:
+            role, distances = self._role(mode, gpu)
+            self._emit_gpu(gpu, role, distances, groups[gpu // size])
+
+    def _captured_flags(self, every: list[int]) -> int:
+        """Reserve a slot a class and distance; the index in a class's name is the distance to the writer."""
+        flags = self.grower.flags
+        first = [self.builder.flags(every, self.grower.gpus, f"{name}, from rank -") for name in flags.names]
+        return first[0] if first else 0
+
+    def _role(self, mode: Mode, gpu: int) -> tuple[str, frozenset[int]]:
+        if mode != "target":
+            return mode, frozenset()
+        if gpu in self.targets:
+            return "dependent", frozenset()
+        size = self.grower.gpus
+        mine = [target for target in self.targets if target // size == gpu // size]
+        return "eidolon", frozenset((target - gpu) % size for target in mine)
+
+    def _script(self, role: str, gpu: int, distances: frozenset[int]) -> list[AgentScript]:
+        source = self.plan.source(gpu)
+        key = (role, source, distances)
+        if key not in self._scripts:
+            work, scripter = self.works[source], self._scripter
+            if role == "dependent":
+                script = scripter.closed(work)
+            elif role == "timed":
+                script = scripter.timed(work)
+            else:
+                script = scripter.eidolon(work, distances) + self._joining(work)
+            self._scripts[key] = script
+        return self._scripts[key]
+
+    def _joining(self, work: RankWork) -> list[AgentScript]:
+        """Write the collectives that an eidolon joins at their captured start."""
+        return [
+            AgentScript(f"{lane.name}: {item.parts[0].operation}", [self._scripter.joined(item)])
+            for lane in work.lanes
+            for item in lane.items
+            if item.parts
+        ]
+
+    def _emit_gpu(self, gpu: int, role: str, distances: frozenset[int], group: int) -> None:
+        for script in self._script(role, gpu, distances):
+            expanded = [
+                self._expanded(gpu, entry.item) if entry.item.parts else [] for entry in script.entries
+            ]
+            if role == "eidolon" and any(entry.item.parts for entry in script.entries):
+                members = {member for e in expanded for found in e if found for member in found.members}
+                if not members & self.targets:
+                    continue
+            agent = self.builder.agent(gpu, script.name)
+            for entry, found in zip(script.entries, expanded, strict=True):
+                self._emit_entry(gpu, agent, entry, found, role, group)
+
+    def _expanded(self, gpu: int, item: Item) -> list[Expanded | None]:
+        """Return the expansion of each of an item's parts, sends first; None for what cannot be expanded."""
+        parts = sorted(item.parts, key=lambda part: part.operation == "recv")
+        instances = [self.matcher.find(gpu, part) for part in parts]
+        return [self.expander.expand(instance) if instance else None for instance in instances]
+
+    def _emit_entry(
+        self, gpu: int, agent: int, entry: Entry, expanded: list[Expanded | None], role: str, group: int
+    ) -> None:
+        builder, position = self.builder, gpu % self.grower.gpus
+
+        def call(block: int, activity: int) -> None:
+            if block != NO_BLOCK:
+                builder.call(agent, block, group=group, position=position, activity=activity)
+
+        item = entry.item
+        call(entry.before, -1)
+        first = expanded[0].collective if expanded and expanded[0] else -1
+        activity = self._activity(gpu, agent, item, role, first)
+        call(entry.body, activity)
+        for found in expanded:
+            if found:
+                found.call(builder, agent, gpu, activity)
+        if item.parts and not all(expanded):
+            call(entry.alone, activity)
+        call(entry.after, activity)
+
+    def _activity(self, gpu: int, agent: int, item: Item, role: str, collective: int) -> int:
+        kind = "collective" if collective >= 0 else _KINDS.get(item.kind, "other")
+        if role == "eidolon" and collective < 0:
+            kind = "other"
+        captured = self.plan.captured(gpu)
+        return self.builder.activity(
+            agent,
+            kind,
+            item.name,
+            source=item.span,
+            captured_start_ns=item.start_ns if captured else -1,
+            captured_end_ns=item.end_ns if captured else -1,
+            collective=collective,
+        )
+
+
+def _event_slots(work: RankWork) -> int:
+    """Return the slots that a rank's events need in any mode: a pair of lanes, an observed collective."""
+    pairs = {(edge.before.lane, edge.after.lane) for edge in work.edges}
+    return max(len(pairs), len(Observers(work).slots))

@@ -1,0 +1,108 @@
+"""Captured flags as counts: which slot a flag is at any GPU count, and which count a captured value means.
+
+A flag is known by who raises it: the distance from writer to waiter (waiter - writer, modulo the ranks) and its
+number among the flags between those two ranks. Both are the same for every rank of a symmetric kernel, so one
+numbering of slots serves any number of GPUs. Each raise adds one; a value that the k-th raise is the first to
+reach is the count k.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ...schemas import UsageError
+from .items import RankWork
+
+
+@dataclass
+class Flags:
+    """The captured flags of a job of `ranks` ranks; at most `classes` flags lead from one rank to another.
+
+    Ranks are places in the job.
+    """
+
+    ranks: int
+    classes: int = 0
+    names: list[str] = field(default_factory=list)
+    _writer: dict[tuple[int, int], int] = field(default_factory=dict)
+    _class: dict[tuple[int, int], int] = field(default_factory=dict)
+    _values: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+
+    def raised(self, rank: int, flag: int) -> tuple[int, int]:
+        """Return (distance, class) of `flag` at `rank`, which some captured write raises."""
+        return (rank - self._writer[rank, flag]) % self.ranks, self._class[rank, flag]
+
+    def awaited(self, rank: int, flag: int, expected: int) -> tuple[int, int, int]:
+        """Return (distance, class, count) of a wait. Raises UsageError where no captured write satisfies it."""
+        values = self._values.get((rank, flag))
+        if values is None:
+            raise UsageError(
+                f"rank {rank} waits for flag {flag} to reach {expected}, and no captured write raises it; "
+                "capture every rank that writes to it"
+            )
+        count = bisect_left(values, expected) + 1 if expected > 0 else 0
+        if count > len(values):
+            raise UsageError(
+                f"rank {rank} waits for flag {flag} to reach {expected}, and the last captured write to it "
+                f"stores {values[-1]}; the capture is cut short, or the flag counts something else"
+            )
+        return *self.raised(rank, flag), count
+
+
+def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
+    """Find the flags that captured writes raise, and number them.
+
+    Raises UsageError for a flag that several ranks raise, and for values that no count explains (a reset).
+    """
+    flags = Flags(ranks)
+    raises: dict[tuple[int, int], list[tuple[int, str, int]]] = {}
+    names: dict[tuple[int, int], str] = {}
+    for rank_work in work:
+        for lane in rank_work.lanes:
+            region = ""
+            for step in (s for item in lane.items for s in item.steps):
+                if step.region:
+                    region = f" {step.region}"
+                if step.kind != "wait" and step.flag >= 0:
+                    key = (step.peer, step.flag)
+                    writer = flags._writer.setdefault(key, rank_work.place)
+                    if writer != rank_work.place:
+                        raise UsageError(
+                            f"flag {step.flag} of rank {step.peer} is raised by ranks {writer} and "
+                            f"{rank_work.place}; replay knows flags with one writing rank only"
+                        )
+                    raises.setdefault(key, []).append((step.start_ns, step.kind, step.value))
+                    names.setdefault(key, f"{lane.name}{region}")
+    _number(flags, names)
+    for key, rows in raises.items():
+        flags._values[key] = _counted(key, sorted(rows))
+    return flags
+
+
+def _number(flags: Flags, names: dict[tuple[int, int], str]) -> None:
+    """Give each writer's flags at each waiter numbers, in order of their own; name each class."""
+    pairs: dict[tuple[int, int], list[int]] = {}
+    for (rank, flag), writer in flags._writer.items():
+        pairs.setdefault((writer, rank), []).append(flag)
+    for (_, rank), numbers in sorted(pairs.items()):
+        for index, flag in enumerate(sorted(numbers)):
+            flags._class[rank, flag] = index
+            if index == len(flags.names):
+                flags.names.append(names[rank, flag])
+    flags.classes = len(flags.names)
+
+
+def _counted(key: tuple[int, int], rows: list[tuple[int, str, int]]) -> list[int]:
+    """Return the flag's value after each raise, which must grow each time."""
+    value, values = 0, []
+    for _, kind, given in rows:
+        following = value + given if kind == "atomic" else given
+        if following <= value:
+            rank, flag = key
+            raise UsageError(
+                f"flag {flag} of rank {rank} goes from {value} to {following}: a flag that is reset or "
+                "lowered is no count; use epochs that only grow"
+            )
+        value = following
+        values.append(value)
+    return values

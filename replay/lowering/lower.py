@@ -1,0 +1,122 @@
+"""Lower a trace to a program: `lower`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ...schemas import Trace, UsageError
+from ..fabric import Fabric
+from ..program import Builder, Program
+from .acts import Grower
+from .emit import Emitter
+from .expanding import Expander
+from .flags import read_flags
+from .items import RankWork, read_rank
+from .matching import Matcher
+from .plan import LAWS, Law, Plan, make_plan
+
+ReplayMode = Literal["dependent", "timed", "target"]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program, and in sentences what was inferred, extrapolated, or kept as captured to make it."""
+
+    program: Program
+    mode: ReplayMode
+    law: Law
+    captured_ranks: int
+    notes: tuple[str, ...]
+
+
+def lower(
+    trace: Trace,
+    fabric: Fabric,
+    *,
+    mode: ReplayMode = "dependent",
+    targets: Iterable[int] = (0,),
+    plan: Plan | None = None,
+) -> Lowered:
+    """Lower `trace` to what `plan` asks for (default: the captured ranks, as they are), to be run on `fabric`.
+
+    `dependent`: every GPU runs on its own. `timed`: what was recorded happens at its captured time, waits only
+    observe, and collectives start at each rank's captured start and run on their own inside. `target`: the GPUs in
+    `targets` run on their own; of the others (eidolons) only their writes to targets remain, at captured times,
+    and they join collectives that a target takes part in at their captured start.
+
+    Raises UsageError for arguments that make no sense and for captured flags that no count explains, SchemaError
+    for a trace that breaks the schema.
+    """
+    plan = make_plan(trace) if plan is None else plan
+    chosen = frozenset(targets) if mode == "target" else frozenset()
+    _check(fabric, mode, chosen, plan)
+    works = {rank: read_rank(trace, rank, plan) for rank in sorted(set(plan.job))}
+    size = len(plan.job) if plan.replicas else plan.gpus
+    grower = Grower(read_flags(works.values(), len(plan.job)), size)
+    builder = Builder(plan.gpus, epoch_ns=_epoch_ns(trace, works))
+    matcher = Matcher(plan)
+    for work in works.values():
+        matcher.add(work)
+    expander = Expander(builder, fabric, plan)
+    Emitter(builder, fabric, plan, works, grower, matcher, expander, chosen).emit(mode)
+    notes = _notes(plan, works, matcher, expander, mode)
+    return Lowered(builder.build(), mode, plan.law, len(works), notes)
+
+
+def _check(fabric: Fabric, mode: ReplayMode, targets: frozenset[int], plan: Plan) -> None:
+    if mode not in get_args(ReplayMode):
+        raise UsageError(f"--mode {mode}: choose dependent, timed or target")
+    if fabric.endpoints < plan.gpus:
+        raise UsageError(
+            f"fabric {fabric.name} has {fabric.endpoints} GPUs, the replay {plan.gpus}; build it for as many"
+        )
+    outside = [target for target in sorted(targets) if not 0 <= target < plan.gpus]
+    if outside or (mode == "target" and not targets):
+        shown = f"GPU {outside[0]} is none of" if outside else "name at least one of"
+        raise UsageError(f"--target: {shown} GPUs 0 to {plan.gpus - 1}")
+
+
+def _epoch_ns(trace: Trace, works: dict[int, RankWork]) -> int:
+    """Return when the captured work began. Raises UsageError where there is none."""
+    starts = [item.start_ns for work in works.values() for item in work.items()]
+    if not starts:
+        raise UsageError(f"{trace.path} holds no work to replay: no kernel, call, write or collective")
+    return min(starts)
+
+
+def _notes(
+    plan: Plan, works: dict[int, RankWork], matcher: Matcher, expander: Expander, mode: ReplayMode
+) -> tuple[str, ...]:
+    """Say what the program holds beyond what was captured."""
+    notes: list[str] = []
+    ranks, gpus = len(plan.job), plan.gpus
+    filled = [place for place, rank in enumerate(plan.job) if plan.index[rank] != place]
+    if filled:
+        notes.append(
+            f"{len(filled)} of {ranks} ranks were not captured, and repeat the {len(works)} that were"
+        )
+    if gpus != ranks:
+        notes += _grown(plan, works)
+    if mode == "target":
+        notes.append(
+            "eidolons keep only their writes to targets; a target's collectives start at captured times"
+        )
+    notes += [f"{count} x {note}" for note, count in sorted(expander.notes.items())]
+    for reason, count in sorted(matcher.unmatched.items()):
+        notes.append(f"{count} parts of collectives keep their captured duration: {reason}")
+    return tuple(notes)
+
+
+def _grown(plan: Plan, works: dict[int, RankWork]) -> list[str]:
+    ranks, gpus = len(plan.job), plan.gpus
+    shape = "copies of the job, on their own" if plan.replicas else "one group"
+    notes = [f"GPUs 0..{gpus - 1} repeat captured ranks 0..{min(ranks, gpus) - 1}, as {shape}"]
+    if plan.replicas:
+        return notes
+    notes.append(LAWS[plan.law])
+    if any(item.steps for work in works.values() for item in work.items()):
+        notes.append(
+            f"writes and waits: a rank that addresses all its peers addresses {gpus - 1}; bytes a peer, and the "
+            f"compute between, are {ranks}/{gpus} of the captured"
+        )
+    return notes

@@ -1,0 +1,227 @@
+"""Scripts: what the agents of one captured rank do, as blocks that all its copies share.
+
+`closed` is for GPUs that run on their own (dependent mode, targets): an item waits for its predecessors, then its
+gap passes, then it works. `timed` is for recorded times: every item begins at its captured start, waits only
+observe. `eidolon` keeps writes to chosen distances, at their captured times.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..program import Builder, Mode, compute, until, wait, write
+from .acts import Act, Grower, Traffic
+from .edges import NONE, Signals, signals
+from .items import Item, Lane, RankWork, finish_ns
+from .plan import Plan
+
+Ops = list[dict[str, int]]
+
+NO_BLOCK = -1
+LOCAL_PS = 1  # a write to the own GPU lands one picosecond later
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item of an agent: blocks called before it, as it, and where it is a collective, after its expansion.
+
+    `alone` is the block that stands for a collective which cannot be expanded: its captured duration.
+    """
+
+    item: Item
+    before: int
+    body: int
+    alone: int = NO_BLOCK
+    after: int = NO_BLOCK
+
+
+@dataclass(frozen=True)
+class AgentScript:
+    """One agent's name and entries."""
+
+    name: str
+    entries: list[Entry]
+
+
+@dataclass
+class Scripter:
+    """Writes scripts into `builder`; `event_first` and `flag_first` are the first slots of both kinds of flags."""
+
+    builder: Builder
+    plan: Plan
+    grower: Grower
+    event_first: int
+    flag_first: int
+    _grown: dict[tuple[int, str], list[tuple[Item, Traffic]]] = field(default_factory=dict)
+
+    def closed(self, work: RankWork) -> list[AgentScript]:
+        """Write the script of a rank that runs on its own."""
+        position = {id(item): i for lane in work.lanes for i, item in enumerate(lane.items)}
+        found, _ = signals(work.edges, position)
+        return [
+            AgentScript(lane.name, [self._closed(item, found.get(id(item), NONE), t) for item, t in traffic])
+            for lane, traffic in ((lane, self._traffic(work, lane)) for lane in work.lanes)
+        ]
+
+    def timed(self, work: RankWork) -> list[AgentScript]:
+        """Write the script of a rank that does everything at its captured times.
+
+        Spans that overlap on a lane run on agents of their own, and so does every collective, so that a predicted
+        end after the captured one delays nothing recorded; what follows a collective observes its end.
+        """
+        observed = Observers(work)
+        scripts = []
+        for lane in work.lanes:
+            agents: list[tuple[int, list[Entry]]] = []
+            for item, traffic in self._traffic(work, lane):
+                if item.parts:
+                    entry = self.joined(item, observed.slots.get(id(item)))
+                    scripts.append(AgentScript(f"{lane.name}: {item.parts[0].operation}", [entry]))
+                    continue
+                at = next(
+                    (i for i, (free_ns, _) in enumerate(agents) if free_ns <= item.start_ns), len(agents)
+                )
+                entries = agents[at][1] if at < len(agents) else []
+                agents[at : at + 1] = [(max(item.end_ns, item.start_ns), entries)]
+                entries.append(self._timed(item, traffic, observed))
+            scripts += [AgentScript(lane.name, entries) for _, entries in agents]
+        return scripts
+
+    def joined(self, item: Item, slot: int | None = None) -> Entry:
+        """Write a collective that its rank joins at its captured start; its end raises local `slot`."""
+        start = self._block([until(self._ps(item.start_ns))])
+        alone = self._body([compute((item.end_ns - item.start_ns) * 1000)])
+        return Entry(item, start, NO_BLOCK, alone, self._block(self._raise([] if slot is None else [slot])))
+
+    def eidolon(self, work: RankWork, distances: frozenset[int]) -> list[AgentScript]:
+        """Write the script of a rank of which only its writes to peers at `distances` remain."""
+        scripts = []
+        for lane in work.lanes:
+            entries = []
+            for item, traffic in self._traffic(work, lane):
+                kept = [act for act in traffic.acts if not act.wait and act.distance in distances]
+                ops = [op for act in kept for op in (until(act.time_ps - self._epoch_ps), self._write(act))]
+                if ops:
+                    entries.append(Entry(item, NO_BLOCK, self._block(ops)))
+            if entries:
+                scripts.append(AgentScript(lane.name, entries))
+        return scripts
+
+    @property
+    def _epoch_ps(self) -> int:
+        return self.builder.epoch_ns * 1000
+
+    def _ps(self, time_ns: int) -> int:
+        return time_ns * 1000 - self._epoch_ps
+
+    def _block(self, ops: Ops) -> int:
+        return self.builder.block(ops) if ops else NO_BLOCK
+
+    @cached_property
+    def _nothing(self) -> int:
+        return self.builder.block([])
+
+    def _body(self, ops: Ops) -> int:
+        """Return a block, be it empty: calls of it say when the item was."""
+        return self.builder.block(ops) if ops else self._nothing
+
+    def _traffic(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
+        """Return the lane's items with their traffic at the GPU count."""
+        key = (work.rank, lane.name)
+        if key not in self._grown:
+            self._grown[key] = self._grow(work, lane)
+        return self._grown[key]
+
+    def _grow(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
+        """Grow the lane's items; in a lane of direct traffic, compute that addresses nobody is shared out too."""
+        grown = [(item, self.grower.grow(work.place, item)) for item in lane.items]
+        if any(traffic.direct for _, traffic in grown):
+            for item, traffic in grown:
+                share = self.grower.flags.ranks if item.kind == "phase" else self.grower.gpus
+                rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
+                traffic.rest_ps = rest_ps * share // self.grower.gpus
+        else:
+            for item, traffic in grown:
+                traffic.rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
+        return grown
+
+    def _closed(self, item: Item, signal: Signals, traffic: Traffic) -> Entry:
+        before: Ops = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_start]
+        if item.gap_ns < 0:
+            before.append(until(self._ps(item.begin_ns)))
+        elif item.gap_ns:
+            before.append(compute(item.gap_ns * 1000))
+        start = self._raise(signal.raise_at_start)
+        held = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_end]
+        end = self._raise(signal.raise_at_end)
+        work = [op for act in traffic.acts for op in self._act(item, act)]
+        rest = self._compute(item, traffic.rest_ps)
+        if item.parts:
+            return Entry(
+                item, self._block(before), self._block(start), self._body(rest), self._block(held + end)
+            )
+        return Entry(item, self._block(before), self._body(start + work + held + rest + end))
+
+    def _timed(self, item: Item, traffic: Traffic, observed: "Observers") -> Entry:
+        """Every time is the captured one: compute fills the time between, and waits take what they took."""
+        ops: Ops = []
+        for act in traffic.acts:
+            ops += self._compute_exactly(act.before_ps)
+            if act.wait:
+                slot, deadline_ps = self.flag_first + act.slot, act.end_ps - self._epoch_ps
+                ops.append(wait(slot, act.count, mode=Mode.OBSERVE, deadline_ps=deadline_ps))
+                ops.append(until(deadline_ps))
+            else:
+                ops.append(self._write(act))
+        rest_ps = traffic.rest_ps if traffic.acts else (item.end_ns - item.start_ns) * 1000
+        at_start, at_end = observed.of(item)
+        observing = [self._observe(slot, item.start_ns) for slot in at_start]
+        closing = [self._observe(slot, item.end_ns) for slot in at_end]
+        body = self._body(observing + ops + self._compute_exactly(rest_ps) + closing)
+        return Entry(item, self._block([until(self._ps(item.start_ns))]), body)
+
+    def _observe(self, slot: int, captured_ns: int) -> dict[str, int]:
+        deadline_ps = self._ps(captured_ns) + LOCAL_PS
+        return wait(self.event_first + slot, 1, mode=Mode.OBSERVE, deadline_ps=deadline_ps)
+
+    def _act(self, item: Item, act: Act) -> Ops:
+        wanted = wait(self.flag_first + act.slot, act.count, mode=Mode.POLL) if act.wait else self._write(act)
+        return [*self._compute(item, act.before_ps), wanted]
+
+    def _write(self, act: Act) -> dict[str, int]:
+        flag = self.flag_first + act.slot if act.slot >= 0 else -1
+        return write(act.distance, act.size_bytes, flag, relative=True)
+
+    def _raise(self, slots: list[int]) -> Ops:
+        return [write(0, 0, self.event_first + slot, relative=True) for slot in slots]
+
+    def _compute(self, item: Item, duration_ps: int) -> Ops:
+        """Return compute under the plan's law: what the GPU does scales, what a host does stays."""
+        up, down = self.plan.compute if item.kind in ("kernel", "copy", "phase") else (1, 1)
+        return self._compute_exactly(duration_ps * up // down)
+
+    def _compute_exactly(self, duration_ps: int) -> Ops:
+        return [compute(duration_ps)] if duration_ps > 0 else []
+
+
+class Observers:
+    """In timed mode, which items observe the end of which collectives: a slot a collective, raised once."""
+
+    def __init__(self, work: RankWork) -> None:
+        self.slots: dict[int, int] = {}
+        self._start: dict[int, list[int]] = {}
+        self._end: dict[int, list[int]] = {}
+        for lane in work.lanes:
+            for before, after in zip(lane.items, lane.items[1:], strict=False):
+                if before.parts and not after.parts and finish_ns(before) <= after.start_ns:
+                    self._start.setdefault(id(after), []).append(self._slot(before))
+        for edge in work.edges:
+            if edge.before.parts and not edge.after.parts and not edge.from_start:
+                side = self._end if edge.holds_end else self._start
+                side.setdefault(id(edge.after), []).append(self._slot(edge.before))
+
+    def of(self, item: Item) -> tuple[list[int], list[int]]:
+        """Return the slots that `item` observes at its start and at its end."""
+        return self._start.get(id(item), []), self._end.get(id(item), [])
+
+    def _slot(self, item: Item) -> int:
+        return self.slots.setdefault(id(item), len(self.slots))
