@@ -17,7 +17,7 @@ app = typer.Typer(
 app.add_typer(capture.app, name="capture")
 app.add_typer(convert.app, name="convert")
 app.add_typer(replay.app, name="replay")
-app.add_typer(report.app, name="report")
+app.command("report")(report.report)
 app.command("inspect")(inspect.inspect)
 
 

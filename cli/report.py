@@ -1,10 +1,35 @@
 """`eidola report`."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-@app.callback()
-def _callback() -> None:
-    pass
+def report(
+    path: Annotated[Path, typer.Argument(help="Run or trace folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="HTML file to write; replaced if there.")
+    ] = Path("report.html"),
+) -> None:
+    """Write a run or a trace as one HTML file that needs no network.
+
+    Example: eidola report run/ -o report.html
+    """
+    from ..report import report as write
+
+    typer.echo(f"wrote {write(path, output, _critical_path(path))}; open it in a browser")
+
+
+def _critical_path(path: Path) -> "Sequence[dict[str, Any]] | None":
+    """Return the critical path of a run that recorded its messages; None of any other folder."""
+    if not (path / "messages.parquet").is_file() or not (path / "waits.parquet").is_file():
+        return None
+    from dataclasses import asdict
+
+    from ..replay import explain
+
+    return [asdict(segment) for segment in explain(path).path]

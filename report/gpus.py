@@ -1,0 +1,114 @@
+"""Where the time of each GPU goes: computing, waiting with nothing to compute, and the rest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .text import count_text, share_text, time_text, time_unit
+from .view import Chart, Column, Table, View, micro
+
+Ints = npt.NDArray[np.int64]
+_BARS = 64  # GPUs that get a bar each
+_LONGEST = 32  # GPUs shown, where there are more
+_BINS = 40
+_ROLES = (("computing", "@compute"), ("waiting", "@wait"), ("other", "@other"))
+
+
+def gpus(
+    rank: Ints, compute_ps: Ints, exposed_ps: Ints, makespan_ps: int, more: Mapping[str, Any], cause: str = ""
+) -> View | None:
+    """Return the time of each GPU, up to `makespan_ps`; None where there is none.
+
+    `more` are further columns of the table; `cause` is said of the GPU that waited longest.
+    """
+    if not len(rank) or not makespan_ps:
+        return None
+    other_ps = np.maximum(makespan_ps - compute_ps - exposed_ps, 0)
+    parts = (compute_ps, exposed_ps, other_ps)
+    order = np.argsort(-exposed_ps, kind="stable")
+    shown = np.arange(len(rank)) if len(rank) <= _BARS else order[:_LONGEST]
+    charts = [_bars(rank[shown], [part[shown] for part in parts], makespan_ps, len(shown) < len(rank))]
+    if len(shown) < len(rank):
+        charts.append(_histogram(exposed_ps))
+    columns = [
+        Column("GPU", rank),
+        Column("computing (µs)", micro(compute_ps)),
+        Column("waiting (µs)", micro(exposed_ps)),
+        Column("waiting (%)", np.round(100 * exposed_ps / makespan_ps, 4), 1),
+        Column("other (µs)", micro(other_ps)),
+        *(Column(name, values) for name, values in more.items()),
+    ]
+    return View(
+        "gpus",
+        "Time by GPU",
+        _sentence(rank, exposed_ps, makespan_ps, cause),
+        charts,
+        (Table("time by GPU", columns),),
+        "Waiting: some agent of the GPU waited, or ran a collective, and none computed. Other: nothing ran, or "
+        "only the host did.",
+    )
+
+
+def _sentence(rank: Ints, exposed_ps: Ints, makespan_ps: int, cause: str) -> str:
+    most, least = int(exposed_ps.argmax()), int(exposed_ps.argmin())
+    if exposed_ps[most] == exposed_ps[least]:
+        time = time_text(int(exposed_ps[most]))
+        who = f"{'The' if len(rank) == 1 else 'Each of the'} {count_text(len(rank), 'GPU')}"
+        return f"{who} waited {time}, {share_text(exposed_ps[most], makespan_ps)} of the run{cause}."
+    longest, shortest = (time_text(int(exposed_ps[at])) for at in (most, least))
+    share = share_text(exposed_ps[most], makespan_ps)
+    return (
+        f"GPU {rank[most]} waited longest: {longest}, {share} of the run{cause}. "
+        f"The mean of {count_text(len(rank), 'GPU')} is {time_text(float(exposed_ps.mean()))}; GPU {rank[least]} "
+        f"waited least, {shortest}."
+    )
+
+
+def _bars(rank: Ints, parts: list[Ints], makespan_ps: int, chosen: bool) -> Chart:
+    scale, unit = time_unit(makespan_ps)
+    places = list(range(len(rank)))
+    data = [
+        {
+            "type": "bar",
+            "name": role,
+            "x": places,
+            "y": np.round(part / scale, 6).tolist(),
+            "customdata": rank.tolist(),
+            "marker": {"color": color, "line": {"width": 0}},
+            "hovertemplate": f"GPU %{{customdata}}, {role}: %{{y}} {unit}<extra></extra>",
+        }
+        for (role, color), part in zip(_ROLES, parts, strict=True)
+    ]
+    every = 1 if len(rank) <= 40 else 4
+    layout = {
+        "barmode": "stack",
+        "bargap": 0.25,
+        "xaxis": {"title": {"text": "GPU"}, "showgrid": False, "tickvals": places[::every],
+                  "ticktext": [str(r) for r in rank[::every]], "tickangle": 0},
+        "yaxis": {"title": {"text": f"time ({unit})"}},
+    }  # fmt: skip
+    title = f"The {len(rank)} GPUs that waited longest" if chosen else "Time of each GPU"
+    return Chart(title, data, layout, 320)
+
+
+def _histogram(exposed_ps: Ints) -> Chart:
+    scale, unit = time_unit(int(exposed_ps.max()))
+    count, edges = np.histogram(exposed_ps / scale, _BINS)
+    data = [
+        {
+            "type": "bar",
+            "x": np.round((edges[1:] + edges[:-1]) / 2, 6).tolist(),
+            "y": count.tolist(),
+            "width": float(edges[1] - edges[0]),
+            "marker": {"color": "@wait"},
+            "hovertemplate": f"about %{{x}} {unit}: %{{y}} GPUs<extra></extra>",
+        }
+    ]
+    layout = {
+        "xaxis": {"title": {"text": f"waiting ({unit})"}},
+        "yaxis": {"title": {"text": "GPUs"}},
+        "bargap": 0.05,
+    }
+    return Chart("How long all GPUs waited", data, layout, 240)

@@ -1,0 +1,48 @@
+"""The report of a trace or of a run."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..schemas import InputError, Results, Trace, UsageError
+from .page import page
+from .run import run_report
+from .trace import trace_report
+
+
+def report(
+    path: str | Path,
+    output: str | Path = "report.html",
+    critical_path: Sequence[Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write the report of the run or trace folder `path` as one HTML file, and return where it is.
+
+    `critical_path` is the run's, in time order, as mappings with start_ps, end_ps, rank, agent, what, name, link
+    and flag (None where a segment has none). An existing file is replaced. Raises InputError where `path` is
+    neither a trace nor a run, UsageError where `output` cannot be written.
+    """
+    path, output = Path(path), Path(output)
+    if (path / "manifest.json").is_file():
+        head, views = run_report(Results(path), critical_path)
+    elif (path / "trace.json").is_file():
+        head, views = trace_report(Trace(path))
+    else:
+        raise InputError(
+            f"{path} is neither a run nor a trace: it holds no manifest.json and no trace.json; make one with "
+            "`eidola replay run` or `eidola convert`"
+        )
+    _write(output, page(head, views))
+    return output
+
+
+def _write(output: Path, text: str) -> None:
+    """Write beside the final place, then rename: an interrupted report leaves nothing that looks complete."""
+    partial = output.with_name(f".{output.name}.partial.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written ({error}); choose another -o") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""What the report of a run shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schemas import Results
+from .collectives import collectives, replayed
+from .facts import facts, warnings
+from .flags import NOBODY, Flags, by_flag, cause, flags
+from .gpus import gpus
+from .links import links
+from .page import Head
+from .path import critical_path
+from .text import count_text, size_text, time_text
+from .traffic import traffic
+from .view import View, micro
+
+_WAITS = ("rank", "flag", "flag_name", "policy", "start_ps", "end_ps", "polls", "released_by")
+_FLAGS_NOTE = (
+    "A flag lives in the memory of the GPU that waits for it; waits that lasted no time are counted too. Time is "
+    "summed over waits, which may overlap."
+)
+
+
+def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tuple[Head, list[View]]:
+    """Return the head and the views of a run; `path` is its critical path, where it is known."""
+    table = results.read("gpus")
+    makespan = int(table["end_ps"].to_numpy().max(initial=0))
+    found = _flags(results)
+    views = [
+        critical_path(path) if path else None,
+        _gpus(table, makespan, found),
+        flags(found, _FLAGS_NOTE) if found else None,
+        links(results.read("links"), results.read("link_use"), makespan),
+        _traffic(results, table.num_rows),
+        collectives(replayed(results.read("collectives"))),
+    ]
+    return _head(results, table, makespan), [view for view in views if view]
+
+
+def _flags(results: Results) -> Flags | None:
+    """Return the waits by flag; None where the run recorded none."""
+    if "waits" not in results.tables():
+        return None
+    waits = results.read("waits", _WAITS)
+    released = waits["released_by"].to_numpy()
+    releaser = np.full(len(released), NOBODY, np.int64)
+    if "messages" in results.tables():
+        source = results.read("messages", ["source_rank"])["source_rank"].to_numpy()
+        known = released >= 0
+        releaser[known] = source[released[known]]
+    waited = pc.subtract(waits["end_ps"], waits["start_ps"])
+    return by_flag(waits.append_column("waited_ps", waited), releaser)
+
+
+def _gpus(table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None:
+    rank, compute, exposed = (table[c].to_numpy() for c in ("rank", "compute_ps", "exposed_ps"))
+    more = {
+        "ended at (µs)": micro(table["end_ps"]),
+        "sent (bytes)": table["sent_bytes"].to_pylist(),
+        "received (bytes)": table["received_bytes"].to_pylist(),
+        "writes": table["writes"].to_pylist(),
+        "flag reads": table["flag_reads"].to_pylist(),
+    }
+    why = cause(found, int(rank[int(exposed.argmax())])) if found and exposed.any() else ""
+    return gpus(rank, compute, exposed, makespan_ps, more, why)
+
+
+def _traffic(results: Results, size: int) -> View | None:
+    if "messages" not in results.tables():
+        return None
+    table = results.read("messages", ["source_rank", "destination_rank", "size_bytes"])
+    source, destination, size_bytes = (column.to_numpy() for column in table.columns)
+    return traffic(source, destination, size_bytes, size)
+
+
+def _head(results: Results, table: pa.Table, makespan_ps: int) -> Head:
+    summary, manifest = results.summary, results.manifest
+    given = {**manifest, **summary}
+    sent, reads = (int(table[c].to_numpy().sum()) for c in ("sent_bytes", "flag_reads"))
+    told = [
+        ("makespan", time_text(makespan_ps)),
+        ("GPUs", f"{table.num_rows:,}"),
+        ("payload sent", size_text(sent)),
+        ("flag reads", f"{reads:,}"),
+        *facts(given),
+    ]
+    return Head(
+        results.path.resolve().name,
+        f"A run of {count_text(table.num_rows, 'GPU')} that took {time_text(makespan_ps)}.",
+        told,
+        warnings(given),
+        {"Summary (JSON)": summary, "Manifest (JSON)": manifest},
+    )

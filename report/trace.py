@@ -1,0 +1,140 @@
+"""What the report of a trace shows."""
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schemas import Trace
+from .collectives import captured, collectives
+from .facts import backend_warning
+from .flags import NOBODY, Flags, by_flag, cause, flags
+from .gpus import gpus
+from .intervals import union_length
+from .page import Head
+from .text import count_text, size_text, time_text
+from .traffic import traffic
+from .view import View
+
+Ints = npt.NDArray[np.int64]
+_WORK = ("kernel", "copy", "phase")
+_FLAGS_NOTE = (
+    "As the capture saw it: a wait ends with the read that saw the value, and reads are those that the waiter "
+    "counted. Who raised it: the rank whose writes to the flag the trace holds, where that is one rank."
+)
+
+
+def trace_report(trace: Trace) -> tuple[Head, list[View]]:
+    """Return the head and the views of a trace."""
+    ranks, rows = trace.read("ranks"), trace.read("collectives")
+    writes = trace.read("writes", ["rank", "peer", "size_bytes", "flag"])
+    spans = trace.read("spans", ["rank", "span", "kind", "start_ns", "end_ns"])
+    found = _flags(trace, writes)
+    views = [
+        _gpus(trace, ranks, spans, rows, found),
+        flags(found, _FLAGS_NOTE),
+        _traffic(writes),
+        collectives(captured(rows)),
+    ]
+    return _head(trace, ranks, spans, writes, rows), [view for view in views if view]
+
+
+def _flags(trace: Trace, writes: pa.Table) -> Flags:
+    waits = trace.read(
+        "waits", ["rank", "flag", "start_ns", "end_ns", "polls"], filters=pc.field("end_ns").is_valid()
+    )
+    waited = pc.multiply(pc.subtract(waits["end_ns"], waits["start_ns"]), 1000)
+    size = waits.num_rows
+    table = (
+        waits.append_column("waited_ps", waited)
+        .append_column("flag_name", pa.nulls(size, pa.string()))
+        .append_column("policy", pa.array(["captured"] * size, pa.string()))
+    )
+    raisers = writes.filter(pc.field("flag").is_valid()).group_by(["peer", "flag"]).aggregate(
+        [("rank", "min"), ("rank", "max")]
+    )  # fmt: skip
+    known = {
+        (row["peer"], row["flag"]): row["rank_min"]
+        for row in raisers.to_pylist()
+        if row["rank_min"] == row["rank_max"]
+    }
+    keys = zip(waits["rank"].to_pylist(), waits["flag"].to_pylist(), strict=True)
+    return by_flag(table, np.array([known.get(key, NOBODY) for key in keys], np.int64))
+
+
+def _gpus(trace: Trace, ranks: pa.Table, spans: pa.Table, rows: pa.Table, found: Flags) -> View | None:
+    """Return computing and waiting by rank: waiting is inside a collective or a captured wait, and in no kernel."""
+    rank = np.sort(ranks["rank"].to_numpy())
+    place, size = {int(r): at for at, r in enumerate(rank)}, len(rank)
+    work = _computing(spans, rows)
+    if not work.num_rows and not rows.num_rows:
+        return None
+    waits = trace.read("waits", ["rank", "start_ns", "end_ns"], filters=pc.field("end_ns").is_valid())
+    busy = _placed(work, place)
+    rank_of, start, end = (
+        np.concatenate(parts) for parts in zip(busy, _placed(rows, place), _placed(waits, place), strict=True)
+    )
+    computing = union_length(*busy, size)
+    waiting = union_length(rank_of, start, end, size) - computing
+    first, last = pc.min(spans["start_ns"]).as_py(), pc.max(spans["end_ns"]).as_py()
+    why = cause(found, int(rank[int(waiting.argmax())])) if size else ""
+    return gpus(rank, 1000 * computing, 1000 * waiting, 1000 * (last - first), {}, why)
+
+
+def _computing(spans: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the spans that compute: kernels, copies and phases that are no collective."""
+    work = spans.filter(pc.field("kind").isin(_WORK))
+    communicating = rows.select(["rank", "span"]).filter(pc.field("span").is_valid())
+    return work.join(communicating, ["rank", "span"], join_type="left anti")
+
+
+def _placed(table: pa.Table, place: dict[int, int]) -> tuple[Ints, Ints, Ints]:
+    rank = np.array([place.get(r, 0) for r in table["rank"].to_pylist()], np.int64)
+    return rank, table["start_ns"].to_numpy(), table["end_ns"].to_numpy()
+
+
+def _traffic(writes: pa.Table) -> View | None:
+    if not writes.num_rows:
+        return None
+    source, destination = (writes[c].to_numpy() for c in ("rank", "peer"))
+    size = writes["size_bytes"].fill_null(0).to_numpy()
+    return traffic(source, destination, size, int(max(source.max(), destination.max())) + 1)
+
+
+def _head(trace: Trace, ranks: pa.Table, spans: pa.Table, writes: pa.Table, rows: pa.Table) -> Head:
+    window = 0
+    if spans.num_rows:
+        window = 1000 * (pc.max(spans["end_ns"]).as_py() - pc.min(spans["start_ns"]).as_py())
+    clocks = trace.read("clocks", ["method", "residual_ns"])
+    residual = pc.max(clocks["residual_ns"]).as_py()
+    facts = [
+        ("ranks", f"{ranks.num_rows:,}"),
+        ("window", time_text(window)),
+        ("devices", _counted(ranks["model"].to_pylist())),
+        ("backend", _counted(ranks["backend"].to_pylist())),
+        ("hosts", f"{len(set(ranks['host'].to_pylist()) - {None}):,}" if ranks["host"].null_count == 0 else ""),
+        ("spans", f"{spans.num_rows:,}"),
+        ("collective records", f"{rows.num_rows:,}"),
+        ("peer writes", f"{writes.num_rows:,}" if writes.num_rows else ""),
+        ("bytes written to peers", size_text(pc.sum(writes["size_bytes"]).as_py() or 0) if writes.num_rows else ""),
+        ("clocks aligned by", _counted(clocks["method"].to_pylist())),
+        ("largest clock residual", time_text(1000 * residual) if residual is not None else ""),
+        ("made by", str(trace.manifest.get("generator", ""))),
+    ]  # fmt: skip
+    return Head(
+        trace.path.resolve().name,
+        f"A trace of {count_text(ranks.num_rows, 'rank')} over {time_text(window)}.",
+        [(name, text) for name, text in facts if text],
+        backend_warning(ranks["backend"].to_pylist()),
+        {"What the converter noted (JSON)": trace.notes},
+    )
+
+
+def _counted(values: list[str | None]) -> str:
+    """Say how often each value is there: `Tesla V100 (8), A100 (2)`; only the value, where all are the same."""
+    counts = Counter(value for value in values if value)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
