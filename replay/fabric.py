@@ -23,14 +23,16 @@ class Fabric:
     """A network of `endpoints` GPUs. Built by `FabricBuilder`; immutable.
 
     Per link (L,): source and destination node, rate_mb_per_s (1 MB = 10^6 bytes), latency_ps, header_bytes added
-    for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. A fabric without links is
-    ideal: every message lands one picosecond after it was posted.
+    for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. Per endpoint: the box that
+    it stands in, which rings and trees follow; routes do not depend on it. A fabric without links is ideal:
+    every message lands one picosecond after it was posted.
     """
 
     name: str
     endpoints: int
     node_names: tuple[str, ...]
     store_and_forward: Ints
+    box: Ints  # (endpoints,)
     source: Ints
     destination: Ints
     rate_mb_per_s: Ints
@@ -103,10 +105,14 @@ def serialisation_ps(wire: int, rate_mb_per_s: int) -> int:
 
 @dataclass
 class FabricBuilder:
-    """Build a Fabric: nodes, then links, then rules. Endpoints are nodes 0 to `endpoints` - 1."""
+    """Build a Fabric: nodes, then links, then rules. Endpoints are nodes 0 to `endpoints` - 1.
+
+    `box_gpus` consecutive endpoints share a box; by default each stands alone.
+    """
 
     name: str
     endpoints: int
+    box_gpus: int = 1
     _names: list[str] = field(default_factory=list)
     _store: list[bool] = field(default_factory=list)
     _links: list[tuple[int, ...]] = field(default_factory=list)
@@ -122,6 +128,10 @@ class FabricBuilder:
         self._names.append(name)
         self._store.append(store_and_forward)
         return len(self._names) - 1
+
+    def land(self, node: int) -> None:
+        """Let `node` pass on a segment only once it has landed there whole (store-and-forward)."""
+        self._store[node] = True
 
     def link(
         self,
@@ -165,6 +175,7 @@ class FabricBuilder:
             endpoints=self.endpoints,
             node_names=tuple(self._names),
             store_and_forward=np.array(self._store, np.uint8),
+            box=np.arange(self.endpoints, dtype=np.int32) // self.box_gpus,
             source=links[:, 0].copy(),
             destination=links[:, 1].copy(),
             rate_mb_per_s=links[:, 2].copy(),

@@ -293,6 +293,8 @@ class Builder:
     _calls: list[tuple[int, ...]] = field(default_factory=list)
     _block_first: list[int] = field(default_factory=lambda: [0])
     _ops: list[tuple[int, ...]] = field(default_factory=list)
+    _blocks: dict[tuple[tuple[int, ...], ...], int] = field(default_factory=dict)
+    _shared: dict[tuple[int, str], int] = field(default_factory=dict)
     _groups: dict[tuple[int, ...], int] = field(default_factory=dict)
     _activities: list[tuple[int, ...]] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
@@ -311,6 +313,12 @@ class Builder:
         self._agents.append((endpoint, self.name(name)))
         return len(self._agents) - 1
 
+    def shared_agent(self, endpoint: int, name: str) -> int:
+        """Return the agent on `endpoint` that was asked for by this name before, or add it."""
+        if (endpoint, name) not in self._shared:
+            self._shared[endpoint, name] = self.agent(endpoint, name)
+        return self._shared[endpoint, name]
+
     def group(self, members: list[int]) -> int:
         """Return the group with these endpoints, in this order."""
         return self._groups.setdefault(tuple(members), len(self._groups))
@@ -326,11 +334,14 @@ class Builder:
         return first
 
     def block(self, ops: list[dict[str, int]]) -> int:
-        """Add a block of operations made by `compute`, `until`, `write` and `wait`."""
+        """Return the block of operations made by `compute`, `until`, `write` and `wait`; equal ones are one block."""
         default = {"flag": -1, "ack": -1}
-        self._ops += [tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops]
-        self._block_first.append(len(self._ops))
-        return len(self._block_first) - 2
+        rows = tuple(tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops)
+        if rows not in self._blocks:
+            self._blocks[rows] = len(self._blocks)
+            self._ops += rows
+            self._block_first.append(len(self._ops))
+        return self._blocks[rows]
 
     def collective(self, collective: Collective) -> int:
         """Add an operation of a group; return its index."""

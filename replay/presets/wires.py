@@ -1,0 +1,71 @@
+"""What one direction of a link is: rate, latency, headers. Every constant with its source.
+
+Rates are raw; the usable rate follows from the headers: raw * payload / (payload + header).
+
+Vendors publish no one-way latency of NVLink or xGMI. NCCL's model gives 0.6 us for a whole step of its fastest
+protocol over NVLink (hwLat, Ring/LL, src/graph/tuning.cc); half of that is taken as the path from GPU to GPU,
+and collectives take the other half as processing, so that a step is as long as NCCL says. What travels outside
+of collectives (flags of fused kernels) rests on this estimate.
+"""
+
+from dataclasses import dataclass, replace
+
+NS = 1000  # picoseconds
+PATH_PS = 300 * NS  # GPU to GPU in a box; see above
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One direction of a link."""
+
+    rate_mb_per_s: int
+    latency_ps: int
+    header_bytes: int = 0
+    payload_bytes: int = 0
+
+    @property
+    def usable_mb_per_s(self) -> float:
+        """Rate that is left for payload when every packet is full."""
+        full = self.payload_bytes or 1
+        return self.rate_mb_per_s * full / (full + self.header_bytes)
+
+    def times(self, count: int) -> "Wire":
+        """Return `count` of these side by side, taken as one."""
+        return replace(self, rate_mb_per_s=self.rate_mb_per_s * count)
+
+    def after(self, latency_ps: int) -> "Wire":
+        """Return the same with another latency."""
+        return replace(self, latency_ps=latency_ps)
+
+    def args(self) -> tuple[int, int, int, int]:
+        """Return what FabricBuilder.link takes after the two nodes."""
+        return self.rate_mb_per_s, self.latency_ps, self.header_bytes, self.payload_bytes
+
+
+# NVLink2 (V100) and NVLink3 (A100): 25 GB/s a link and direction. SMs write at most 128 B a packet (NCCL's author in
+# nccl-tests issue 149); traffic both ways leaves about 80 % (nccl issue 1054), NCCL's SM70_NVLINK_BW and SM80_NVLINK_BW
+# are 20.0 GB/s (src/graph/topo.h). 32 B a packet give 25 * 128 / 160 = 20.0.
+NVLINK2 = NVLINK3 = Wire(25_000, PATH_PS, header_bytes=32, payload_bytes=128)
+
+# NVLink4 (H100, H200): 25 GB/s; NCCL's SM90_NVLINK_BW is 20.6, and 371 to 377 GB/s of 450 are measured (nccl issue 1264).
+# 27 B a packet give 25 * 128 / 155 = 20.65, and 371.6 for 18 links.
+NVLINK4 = Wire(25_000, PATH_PS, header_bytes=27, payload_bytes=128)
+
+# MI300X xGMI: 16 lanes of 32 Gb/s, 64 GB/s a direction (AMD's CDNA3 white paper), about 48 usable (rccl issue 1210).
+# 43 B for 128 B give 64 * 128 / 171 = 47.9; the split into packets is chosen for that rate, not documented.
+XGMI_MI300X = Wire(64_000, PATH_PS, header_bytes=43, payload_bytes=128)
+
+# PCIe x16: 8 (gen 3), 16 (gen 4) or 32 (gen 5) GT/s a lane, 128b/130b. A packet carries at most 128 B on common
+# hosts, with 24 B of framing, sequence number, 64-bit header and CRC (4 + 16 + 4; PCI Express Base Specification):
+# 84 %, within the 82 to 86 % seen. 500 ns: half of the 1 us round trip of Neugebauer et al., "Understanding PCIe
+# performance for end host networking", SIGCOMM 2018, NIC included.
+PCIE3 = Wire(15_754, 500 * NS, header_bytes=24, payload_bytes=128)
+PCIE4 = Wire(31_508, 500 * NS, header_bytes=24, payload_bytes=128)
+PCIE5 = Wire(63_015, 500 * NS, header_bytes=24, payload_bytes=128)
+
+# 400, 200 and 100 Gb/s, RoCEv2: 82 B a packet (preamble 8, gap 12, Ethernet 14 + 4, IPv4 20, UDP 8, BTH 12, ICRC 4), MTU
+# 4096: 49.0, 24.5 and 12.3 GB/s. 150 ns a switch (NVIDIA's Quantum-2 is below that port to port; Ethernet ones are slower)
+# and 20 m of fibre at 5 ns/m.
+NET400 = Wire(50_000, 250 * NS, header_bytes=82, payload_bytes=4096)
+NET200 = Wire(25_000, 250 * NS, header_bytes=82, payload_bytes=4096)
+NET100 = Wire(12_500, 250 * NS, header_bytes=82, payload_bytes=4096)
