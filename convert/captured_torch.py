@@ -8,7 +8,7 @@ the order that all ranks share. Captures are windows of a few steps, so that a r
 import gzip
 import json
 from bisect import bisect_left
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,8 +23,12 @@ from .matching import Matching, match
 _WORKER = "gloo:"
 _CALL = "c10d::"
 _PEER_INPUT = {
-    "c10d::broadcast_": 2, "c10d::send": 2, "c10d::recv_": 2,
-    "c10d::reduce_": 3, "c10d::gather_": 3, "c10d::scatter_": 3,
+    "c10d::broadcast_": 2,
+    "c10d::send": 2,
+    "c10d::recv_": 2,
+    "c10d::reduce_": 3,
+    "c10d::gather_": 3,
+    "c10d::scatter_": 3,
 }
 """Which concrete input of a call is the root or the other side; seen in traces of torch 2.13."""
 _PART_COLUMNS = (
@@ -166,8 +170,17 @@ def _find_parts(rank: Rank) -> None:
             _join(rank, call, workers[operation].popleft(), operation)
     for left in sorted((s for queue in workers.values() for s in queue), key=lambda s: s.start_ns):
         rank.parts.append(_part(rank, left, operation_of(left.name), None))
-    for number, part in enumerate(p for p in rank.parts if p.operation not in ("send", "recv")):
-        part.sequence = number
+    if len(rank.record["groups"]) == 1:
+        _number(rank.parts)
+
+
+def _number(parts: Sequence[Part]) -> None:
+    """Number one group's collectives by call, sends and receives by call for each peer: as on every rank."""
+    counts: Counter[tuple[str, int | None] | None] = Counter()
+    for part in parts:
+        stream = (part.operation, part.peer) if part.operation in ("send", "recv") else None
+        part.sequence = counts[stream]
+        counts[stream] += 1
 
 
 def _join(rank: Rank, call: Span, worker: Span, operation: str) -> None:
