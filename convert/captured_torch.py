@@ -175,7 +175,7 @@ def _find_parts(rank: Rank) -> None:
 
 
 def _number(parts: Sequence[Part]) -> None:
-    """Number one group's collectives by call, sends and receives by call for each peer: as on every rank."""
+    """Give one group's parts their numbers by call, sends and receives apart by peer: the same on all ranks."""
     counts: Counter[tuple[str, int | None] | None] = Counter()
     for part in parts:
         stream = (part.operation, part.peer) if part.operation in ("send", "recv") else None
