@@ -1,9 +1,9 @@
 """A progress bar on stderr for what takes longer than two seconds."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 
 PATIENCE_S = 2.0
 
@@ -18,15 +18,12 @@ def progress(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None
     from rich.progress import Progress
 
     bar = Progress(console=Console(stderr=True), transient=True)
-    begin = time.monotonic()
     task = bar.add_task("", total=None)
-
-    def show(what: str, done: int, total: int) -> None:
-        bar.update(task, description=what, completed=done, total=total)
-        if time.monotonic() - begin > PATIENCE_S and not bar.live.is_started:
-            bar.start()
-
+    patience = Timer(PATIENCE_S, bar.start)
+    patience.daemon = True
+    patience.start()
     try:
-        yield show
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
     finally:
+        patience.cancel()
         bar.stop()

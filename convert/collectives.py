@@ -39,7 +39,7 @@ _OPERATIONS = {
     "barrier": "barrier",
     "allreducebarrier": "barrier",
 }
-_LAYOUT = re.compile(r"_|base|coalesced|intotensor|tensor|single|oop|sparse")
+_LAYOUT = re.compile(r"base|coalesced|intotensor|tensor|single|oop|sparse")
 # NCCL's names of the types that PyTorch writes, and the bytes of an element.
 _TYPES = {
     "float": ("float32", 4),
@@ -112,7 +112,7 @@ def operation_of(name: str) -> str:
     text = re.sub(COLLECTIVE_NAME, "", name).split(" ")[0].lower()
     if text == "wait":
         return "wait"
-    return _OPERATIONS.get(_LAYOUT.sub("", text), "unknown")
+    return _OPERATIONS.get(_LAYOUT.sub("", text.replace("_", "")), "unknown")
 
 
 class HostRecords:

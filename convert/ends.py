@@ -11,18 +11,22 @@ END_SPREAD_NS = 100_000
 """Ends of one operation agree within 1 to 7 us on one host; this leaves room for hosts and timer steps."""
 CLOCK_SPREAD_NS = 50_000_000
 """Hosts' clocks were seen up to 11 ms apart; an alignment is looked for within this."""
+DRIFT_PARTS = 10_000
+"""Two hosts' crystals drift apart by less than one part in this many (100 ppm)."""
 
 Rows = Mapping[int, Sequence[Part]]
 
 
 def ends_agree(rows: Sequence[Sequence[Part]]) -> bool:
-    """Say whether, up to each rank's clock, parts in the same place of `rows` end together."""
+    """Say whether, up to each rank's clock, all parts in the same place of `rows` end together."""
     if len(rows[0]) < 2:
         return True
     ends = np.array([[part.end_ns for part in row] for row in rows])
+    shortest = np.array([[part.end_ns - part.start_ns for part in row] for row in rows]).min(axis=0)
     apart = ends - ends[0]
     apart = apart - np.round(np.median(apart, axis=1, keepdims=True)).astype(np.int64)
-    return bool(np.median(np.abs(apart).max(axis=0)) <= END_SPREAD_NS)
+    drifted = np.abs(ends[0] - int(np.median(ends[0]))) // DRIFT_PARTS
+    return bool((np.abs(apart) <= END_SPREAD_NS + shortest // 100 + drifted).all())
 
 
 def number_by_ends(rows: Rows, communicators: Sequence[Rows]) -> None:
@@ -31,29 +35,30 @@ def number_by_ends(rows: Rows, communicators: Sequence[Rows]) -> None:
     Sets each part's sequence. Clocks are compared over all `communicators`, of which `rows` is one.
     """
     base = max(rows, key=lambda rank: (len(rows[rank]), -rank))
-    reference = sorted(rows[base], key=lambda part: part.end_ns)
-    ends = [part.end_ns for part in reference]
-    places: list[tuple[int, list[Part]]] = [(part.end_ns, [part]) for part in reference]
+    places = [(part.end_ns, [part]) for part in rows[base]]  # ends on the base's clock
     for rank, row in rows.items():
-        if rank == base:
-            continue
-        offset = clock_offset(base, rank, communicators)
-        taken: set[int] = set()
-        for part in row:
-            near = [
-                i
-                for i in _near(ends, part, offset)
-                if i not in taken and _together(reference[i], part, offset)
-            ]
-            if near:
-                index = min(near, key=lambda i: abs(ends[i] - part.end_ns - offset))
-                places[index][1].append(part)
-                taken.add(index)
-            else:
-                places.append((part.end_ns + offset, [part]))
+        if rank != base:
+            _place(places, row, clock_offset(base, rank, communicators))
     for sequence, (_, members) in enumerate(sorted(places, key=lambda place: place[0])):
         for part in members:
             part.sequence = sequence
+
+
+def _place(places: list[tuple[int, list[Part]]], row: Sequence[Part], offset: int) -> None:
+    """Put each part of a rank into the place that it ends with, or into a new one."""
+    places.sort(key=lambda place: place[0])
+    ends = [end for end, _ in places]
+    taken: set[int] = set()
+    new = []
+    for part in row:
+        near = [i for i in _near(ends, part, offset) if i not in taken and _together(places[i], part, offset)]
+        if near:
+            index = min(near, key=lambda i: abs(ends[i] - part.end_ns - offset))
+            places[index][1].append(part)
+            taken.add(index)
+        else:
+            new.append((part.end_ns + offset, [part]))
+    places += new
 
 
 def clock_offset(base: int, rank: int, communicators: Sequence[Rows]) -> int:
@@ -85,11 +90,12 @@ def _near(ends: Sequence[int], part: Part, offset: int) -> range:
     )
 
 
-def _together(one: Part, other: Part, offset: int) -> bool:
-    """Say whether two parts may be one operation: they end within END_SPREAD_NS or 1 % of their time."""
-    shorter = min(one.end_ns - one.start_ns, other.end_ns - other.start_ns)
-    close = abs(one.end_ns - other.end_ns - offset) <= max(END_SPREAD_NS, shorter // 100)
-    return close and compatible(one, other)
+def _together(place: tuple[int, Sequence[Part]], part: Part, offset: int) -> bool:
+    """Say whether a part may belong to a place: they end within END_SPREAD_NS or 1 % of their time."""
+    end, members = place
+    shorter = min(one.end_ns - one.start_ns for one in (*members, part))
+    close = abs(end - part.end_ns - offset) <= max(END_SPREAD_NS, shorter // 100)
+    return close and compatible(members[0], part)
 
 
 def kind(part: Part) -> str:

@@ -80,7 +80,7 @@ _MARKS = re.compile(rb'"Collective name"|"record_param_comms"|"(?:nccl|rccl|gloo
 SCHEMA = pa.schema(
     [
         ("kind", pa.int8()),
-        ("name", pa.string()),
+        ("name", pa.dictionary(pa.int32(), pa.string())),  # few distinct ones, of up to thousands of bytes
         ("start_ns", pa.int64()),
         ("duration_ns", pa.int64()),
         ("tid", pa.int64()),
@@ -134,6 +134,7 @@ def read_events(path: Path) -> Events:
             kept.details += piece.details
             kept.dropped += piece.dropped
     table = pa.concat_tables(kept.tables) if kept.tables else SCHEMA.empty_table()
+    table = table.unify_dictionaries().combine_chunks()
     base = file.metadata.get("baseTimeNanoseconds")
     base_ns = base if isinstance(base, int) else 0
     return Events(
@@ -180,7 +181,8 @@ def _parse(raw: bytes) -> _Piece | None:
     """Parse whole events separated by commas; None where they are not that, or not of the expected types."""
     body = raw.strip(b" \r\n\t,")
     for found, replacement in _TEXT_KEYS:
-        body = body.replace(found, replacement)
+        if found in body:
+            body = body.replace(found, replacement)
     # The events sit in two lists: a piece that runs on behind the array's end then cannot parse by accident.
     text = b'{"e":[[' + body + b"]]}"
     try:
@@ -282,7 +284,7 @@ def _select(events: pa.StructArray) -> _Piece:
     grid = pc.struct_field(args, ["grid"])
     columns = {
         "kind": kinds,
-        "name": events.field("name"),
+        "name": pc.fill_null(events.field("name"), "").dictionary_encode(),
         "start_ns": start,
         "duration_ns": duration,
         "tid": pc.coalesce(events.field("tid"), _digits(events.field("tid_text"))),

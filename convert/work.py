@@ -28,7 +28,7 @@ class Work:
     """
 
     kind: Ints
-    names: pa.Array
+    names: pa.DictionaryArray
     lane: Ints
     lane_names: list[str]
     start_ns: Ints
@@ -52,11 +52,12 @@ class Work:
 
     def name(self, span: int) -> str:
         """Return the name of one span."""
-        return str(self.names[span].as_py())
+        return str(self.names[span].as_py() or "")
 
     def matching(self, pattern: str) -> Bools:
         """Return which spans' names match the regular expression `pattern`."""
-        return np.asarray(pc.fill_null(pc.match_substring_regex(self.names, pattern), False))
+        found = pc.match_substring_regex(self.names.dictionary, pattern)
+        return np.asarray(pc.fill_null(pc.take(found, self.names.indices), False))
 
 
 def numbers(table: pa.Table, column: str) -> Ints:
@@ -76,10 +77,10 @@ def build_work(events: Events) -> Work:
     columns = {
         n: numbers(table, n)[order] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
     }
-    names = pc.fill_null(table["name"], "").take(pa.array(order))
+    names = table["name"].combine_chunks().take(pa.array(order))
     work = Work(
         kind=kind[order],
-        names=names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names,
+        names=names,
         lane=lane[order],
         lane_names=lane_names,
         start_ns=start[order],

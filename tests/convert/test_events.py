@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from decimal import Decimal
 
 import numpy as np
@@ -143,3 +145,29 @@ def test_operators_are_left_out_and_what_replay_needs_is_kept(shared):
     names = set(events.table["name"].to_pylist())
     assert {"record_param_comms", "nccl:all_to_all", "ProfilerStep#10", "cudaDeviceSynchronize"} <= names
     assert not any(name.startswith("aten::") for name in names)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    script = (
+        "import resource, sys; from pathlib import Path; from eidola.convert.events import read_events; "
+        "rows = read_events(Path(sys.argv[1])).table.num_rows; "
+        "print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    args = {"External id": 7, "Ev Idx": 7, "Input Dims": [[2, 3], [4]], "Call stack": "a;b;c;d;e;f;g"}
+    common = {"ph": "X", "pid": 1, "tid": 1, "ts": 1.25, "dur": 2.5}
+    filler = json.dumps({**common, "cat": "cpu_op", "name": "aten::add", "args": args})
+    kernel = json.dumps({**common, "cat": "kernel", "name": "k", "args": {"stream": 7}})
+    peak = {}
+    for megabytes in (40, 160):
+        path = tmp_path / f"{megabytes}.json"
+        with path.open("w") as file:
+            file.write('{"traceEvents": [' + kernel)
+            block = (",\n" + filler) * 5000
+            for _ in range(megabytes * 1_000_000 // len(block)):
+                file.write(block)
+            file.write("]}")
+        run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+        rows, kibibytes = map(int, run.stdout.split())
+        assert rows == 1
+        peak[megabytes] = kibibytes
+    assert peak[160] - peak[40] < 40_000  # KiB; the file grew by 120 MB
