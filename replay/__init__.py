@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..schemas.lazy import attach
 
 if TYPE_CHECKING:
+    from .api import replay, verify
     from .comparison import Comparison, compare
     from .explanation import Explanation, explain
     from .fabric import Fabric, FabricBuilder
@@ -30,14 +31,17 @@ __all__ = [
     "explain",
     "lower",
     "monitor",
+    "replay",
     "run",
     "scale",
     "spin",
+    "verify",
 ]
 
 __getattr__ = attach(
     __name__,
     **{"lowering.lower": "Lowered lower"},
+    api="replay verify",
     comparison="Comparison compare",
     explanation="Explanation explain",
     fabric="Fabric FabricBuilder",

@@ -1,0 +1,263 @@
+"""`replay`: a trace in, the folder of a run out; and `verify`: the same run again."""
+
+import atexit
+import hashlib
+import platform
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..schemas import InputError, Results, ResultsWriter, Trace, results_hash
+from .fabric import Fabric
+from .lowering.lower import Lowered, ReplayMode, lower
+from .lowering.plan import Law, make_plan
+from .outcome import Outcome
+from .program import Mode, Op
+from .run import SEGMENT_BYTES, Engine, Record, run
+from .waiting import IDEAL, Policy, WaitPolicy
+
+Progress = Callable[[str, int, int], None]
+_LIBRARIES = ("eidola-sim", "numpy", "numba", "pyarrow", "simpy")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a run was asked for; the manifest keeps it, so that the run can be made again.
+
+    `gpus` None: the captured ranks. `fabric`: a preset's name or the path of a TOML file, with `fabric_settings`
+    for the preset. `law`, `replicas` and `fill`: see `scale`. `seed` starts every random draw.
+    """
+
+    gpus: int | None = None
+    fabric: str = "ideal"
+    fabric_settings: dict[str, Any] = field(default_factory=dict)
+    mode: ReplayMode = "dependent"
+    targets: tuple[int, ...] = (0,)
+    wait: WaitPolicy = IDEAL
+    engine: Engine = "compiled"
+    law: Law = "weak"
+    replicas: bool = False
+    fill: bool = False
+    segment_bytes: int = SEGMENT_BYTES
+    record: Record = "messages"
+    seed: int = 0
+
+
+def replay(
+    trace: Trace | str | Path,
+    output: str | Path | None = None,
+    *,
+    gpus: int | None = None,
+    fabric: str | Path | Fabric = "ideal",
+    fabric_settings: dict[str, Any] | None = None,
+    mode: ReplayMode = "dependent",
+    targets: Iterable[int] = (0,),
+    wait: WaitPolicy = IDEAL,
+    engine: Engine = "compiled",
+    law: Law = "weak",
+    replicas: bool = False,
+    fill: bool = False,
+    segment_bytes: int = SEGMENT_BYTES,
+    record: Record = "messages",
+    seed: int = 0,
+    overwrite: bool = False,
+    command: str | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Lower `trace`, run it, and write the folder `output`; without one, a folder that goes with the process.
+
+    `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
+    See `lower` for `mode` and `targets`, `scale` for `law`, `replicas` and `fill`, `run` for the rest. `command` is
+    noted in the manifest. `progress` is called with (stage, done, total).
+
+    Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
+    where the program cannot go on; nothing is then left at `output`.
+    """
+    name = fabric.name if isinstance(fabric, Fabric) else str(fabric)
+    arguments = Arguments(
+        gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
+        segment_bytes, record, seed,
+    )  # fmt: skip
+    source = trace if isinstance(trace, Trace) else Trace(trace)
+    path = _temporary() if output is None else Path(output)
+    writer = ResultsWriter(path, overwrite=overwrite)
+    return _replay(source, arguments, writer, fabric, command, progress or _silent)
+
+
+def verify(results: Results | str | Path, *, progress: Progress | None = None) -> Results:
+    """Make a run again as its manifest says; return the new run, in a folder that goes with the process.
+
+    Raises InputError where an input changed since, is gone, or where the results' hash is another one.
+    """
+    old = results if isinstance(results, Results) else Results(results)
+    try:
+        arguments = _arguments(old.manifest["arguments"])
+        inputs, expected = old.manifest["inputs"], old.manifest["results_hash"]
+        trace = Trace(inputs["trace"]["path"])
+        digest = inputs["trace"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{old.path}: its manifest lacks {error}, so it cannot be run again") from error
+    if digest_folder(trace.path) != digest:
+        raise InputError(f"{trace.path} has changed since {old.path} was made; replay it anew")
+    new = _replay(trace, arguments, ResultsWriter(_temporary()), arguments.fabric, None, progress or _silent)
+    if new.manifest["results_hash"] != expected:
+        raise InputError(
+            f"{old.path}: running it again gives results hash {new.manifest['results_hash']}, not {expected}; "
+            f"made by {old.manifest['versions']}, now {new.manifest['versions']}"
+        )
+    return new
+
+
+def _replay(
+    trace: Trace,
+    arguments: Arguments,
+    writer: ResultsWriter,
+    fabric: str | Path | Fabric,
+    command: str | None,
+    progress: Progress,
+) -> Results:
+    started = time.monotonic()
+    plan = make_plan(
+        trace, arguments.gpus, law=arguments.law, replicas=arguments.replicas, fill=arguments.fill
+    )
+    network = fabric if isinstance(fabric, Fabric) else _fabric(fabric, plan.gpus, arguments.fabric_settings)
+    progress("lowering", 0, plan.gpus)
+    lowered = lower(trace, network, mode=arguments.mode, targets=arguments.targets, plan=plan)
+    messages = lowered.program.messages
+    progress("running", 0, messages)
+    outcome = run(
+        lowered.program,
+        network,
+        wait=arguments.wait,
+        engine=arguments.engine,
+        segment_bytes=arguments.segment_bytes,
+        record=arguments.record,
+        progress=lambda landed, _: progress("running", landed, messages),
+    )
+    progress("writing", messages, messages)
+    with writer:
+        tables = {name: writer.write(name, columns) for name, columns in outcome.tables().items()}
+        digest = results_hash(tables)
+        writer.summary = summarise(trace, lowered, outcome, arguments) | {"results_hash": digest}
+        writer.manifest = {
+            "inputs": _inputs(trace, fabric),
+            "arguments": asdict(arguments),
+            "versions": _versions(),
+            "seed": arguments.seed,
+            "results_hash": digest,
+            "command": command,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "elapsed_s": round(time.monotonic() - started, 3),
+        }
+    progress("done", messages, messages)
+    return Results(writer.path)
+
+
+def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Arguments) -> dict[str, Any]:
+    """Return a run's summary: what was asked, what came out, what was extrapolated.
+
+    `captured_ps` is what the captured ranks took; null where the GPUs are others. `causality_violations`: waits of
+    mode `timed` that the capture ended before their simulated arrival; null in other modes or without records.
+    """
+    program = lowered.program
+    operations = Counter(collective.operation for collective in program.collectives)
+    waits = program.ops["kind"] == Op.WAIT
+    observed = bool((program.ops["mode"][waits] == Mode.OBSERVE).any())
+    return {
+        "gpus": program.endpoints,
+        "captured_ranks": lowered.captured_ranks,
+        "backends": sorted(set(trace.read("ranks", ["backend"])["backend"].to_pylist())),
+        "fabric": outcome.fabric.name,
+        "mode": lowered.mode,
+        "law": lowered.law,
+        "wait": wait_text(outcome.wait),
+        "engine": arguments.engine,
+        "segment_bytes": outcome.segment_bytes,
+        "makespan_ps": outcome.makespan_ps,
+        "captured_ps": _captured_ps(lowered),
+        "agents": program.agents,
+        "messages": program.messages,
+        "waits": program.waits,
+        "flag_reads": int(outcome.final.agents["polls"].sum()),
+        "collectives": dict(sorted(operations.items())),
+        "causality_violations": outcome.causality_violations() if observed and outcome.recorded else None,
+        "extrapolated": list(lowered.notes),
+        "stalled": [],
+    }
+
+
+def _captured_ps(lowered: Lowered) -> int | None:
+    """Return from the first captured start to the last captured end, where GPUs and captured ranks are the same."""
+    ends = lowered.program.activities["captured_end_ns"]
+    if lowered.program.endpoints != lowered.captured_ranks or not len(ends):
+        return None
+    return int((ends.max() - lowered.program.epoch_ns) * 1000)
+
+
+def wait_text(wait: WaitPolicy) -> str:
+    """Return a wait policy in words."""
+    if wait.kind is Policy.SPIN:
+        return f"spin, a poll each {wait.period_ps / 1000:g} ns"
+    if wait.kind is Policy.MONITOR:
+        return f"monitor, {wait.arm_ps / 1000:g} ns to arm, {wait.wake_ps / 1000:g} ns to wake"
+    return "ideal"
+
+
+def _fabric(name: str | Path, gpus: int, settings: dict[str, Any]) -> Fabric:
+    from .presets import fabric
+
+    return fabric(name, gpus, **settings)
+
+
+def _inputs(trace: Trace, fabric: str | Path | Fabric) -> dict[str, Any]:
+    """Return where each input was, and the SHA-256 of its content."""
+    inputs: dict[str, Any] = {
+        "trace": {"path": str(trace.path.resolve()), "sha256": digest_folder(trace.path)}
+    }
+    if not isinstance(fabric, Fabric) and Path(fabric).suffix == ".toml":
+        inputs["fabric"] = {"path": str(Path(fabric).resolve()), "sha256": _digest(Path(fabric))}
+    return inputs
+
+
+def digest_folder(folder: Path) -> str:
+    """Return one SHA-256 of all files under `folder`: of their paths in it and their contents, in order."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()} {_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _arguments(given: dict[str, Any]) -> Arguments:
+    wait = WaitPolicy(**{**given["wait"], "kind": Policy(given["wait"]["kind"])})
+    return replace(Arguments(**{**given, "wait": wait}), targets=tuple(given["targets"]))
+
+
+def _temporary() -> Path:
+    folder = tempfile.mkdtemp(prefix="eidola-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "run"
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
