@@ -154,3 +154,15 @@ def test_an_existing_trace_is_kept(raw, tmp_path):
     captured(raw, tmp_path / "t.eidola")
     with pytest.raises(UsageError, match="exists"):
         captured(raw, tmp_path / "t.eidola")
+
+
+def test_the_bundled_gloo_job_converts_without_torch_and_all_its_collectives_match(tmp_path):
+    folder = SAMPLES / "gloo_ddp_2"
+    made, bundled = Trace(captured(folder / "raw", tmp_path / "t.eidola")), Trace(folder / "trace.eidola")
+    for table in ("ranks", "clocks", "communicators", "spans", "dependencies", "collectives"):
+        assert made.read(table).equals(bundled.read(table))
+    what = ["sequence", "operation", "dtype", "size_bytes", "peer"]
+    by_rank = [made.read("collectives", what, ranks=[rank]).sort_by("sequence") for rank in (0, 1)]
+    assert by_rank[0].equals(by_rank[1])
+    assert by_rank[0].num_rows == 11
+    assert not [p for p in check(tmp_path / "t.eidola") if p.severity == "error"]
