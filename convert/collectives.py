@@ -77,10 +77,6 @@ class Group:
     start: int | None = None
     stride: int | None = None
 
-    def with_ranks(self, ranks: tuple[int, ...]) -> "Group":
-        """Return the group with its ranks known."""
-        return replace(self, ranks=ranks, size=len(ranks))
-
 
 @dataclass
 class Part:
@@ -162,7 +158,8 @@ def find_parts(work: Work, records: HostRecords, trace: ExecutionTrace | None) -
     joined = _join(records, trace) if trace else {}
     parts = [_kernel_part(work, records, joined, s) for s in _kernels(work, records)]
     for span in np.flatnonzero((work.kind == ANNOTATION) & work.matching(_HOST_ONLY)).tolist():
-        parts.append(_host_part(work, records, joined, span))
+        by_id = trace.annotations.get(int(work.function[span]), {}) if trace else {}
+        parts.append(_host_part(work, records, joined.get(span, by_id), span))
     return sorted(parts, key=lambda part: (part.start_ns, part.span))
 
 
@@ -202,15 +199,16 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
     return part
 
 
-def _host_part(work: Work, records: HostRecords, joined: dict[int, dict[str, Any]], span: int) -> Part:
+def _host_part(work: Work, records: HostRecords, traced: dict[str, Any], span: int) -> Part:
     """Describe a collective that the host itself runs (Gloo): its annotation is its span."""
     record = records.around(int(work.tid[span]), int(work.start_ns[span]), plain=True)
     part = _described(work, span, record, [
         ("host record", records.args.get(record, {})),
-        ("execution trace", joined.get(record, {})),
+        ("execution trace", traced),
         ("annotation", _annotation_args(work, records, span)),
     ])  # fmt: skip
     part.on_gpu = False
+    part.group = replace(part.group, handle=None)  # threads take any group's work
     part.launch_ns = int(work.start_ns[record]) if record >= 0 else None
     return part
 

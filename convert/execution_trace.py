@@ -15,7 +15,8 @@ from typing import Any
 from ..schemas.errors import InputError
 from .json_stream import EventFile, find_objects, open_bytes
 
-_MARKS = re.compile(rb'"record_param_comms"|"## process_group:init ##"')
+_MARKS = re.compile(rb'"record_param_comms"|"## process_group:init ##"|"(?:gloo|mpi|ucc):')
+_HOST_BACKENDS = ("gloo:", "mpi:", "ucc:")
 _OVERLAP_BYTES = 1 << 20
 _ELEMENT = re.compile(r"Tensor\(([^)]+)\)")
 
@@ -30,13 +31,17 @@ class CommsNode:
 
 @dataclass
 class ExecutionTrace:
-    """The communication of one rank's ExecutionTrace; nodes in the order in which they ran."""
+    """The communication of one rank's ExecutionTrace; nodes in the order in which they ran.
+
+    `annotations` holds what backends that run on the host (Gloo) note of their collectives, by function id.
+    """
 
     path: Path
     schema: str
     pid: int | None
     nodes: list[CommsNode] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_execution_trace(path: Path) -> ExecutionTrace:
@@ -56,8 +61,11 @@ def read_execution_trace(path: Path) -> ExecutionTrace:
     metadata = file.metadata or _head(path)
     trace = ExecutionTrace(path, str(metadata.get("schema", "unknown")), metadata.get("pid"))
     for node in found.values():
-        if node.get("name") == "record_param_comms":
+        name = str(node.get("name"))
+        if name == "record_param_comms":
             trace.nodes.append(_comms_node(trace, node))
+        elif name.startswith(_HOST_BACKENDS):
+            trace.annotations[_function(node)] = _annotation(name, node)
         else:
             trace.groups += _groups(node)
     trace.nodes.sort(key=lambda node: node.function)
@@ -74,18 +82,35 @@ def _head(path: Path) -> dict[str, Any]:
 
 
 def _comms_node(trace: ExecutionTrace, node: dict[str, Any]) -> CommsNode:
-    attrs = {a["name"]: a.get("value") for a in node.get("attrs", ()) if isinstance(a, dict) and "name" in a}
-    function = node.get("rf_id", attrs.get("rf_id", 0))
+    attrs = _attrs(node)
+    function = _function(node)
     if "collective_name" in attrs:
-        return CommsNode(int(function or 0), _from_attrs(attrs, _values(node)))
+        return CommsNode(function, _from_attrs(attrs, _values(node)))
     inputs = node.get("inputs")
     if isinstance(inputs, list) and len(inputs) in (6, 7):
-        return CommsNode(int(function or 0), _from_inputs(inputs, node.get("input_types", [])))
+        return CommsNode(function, _from_inputs(inputs, node.get("input_types", [])))
     raise InputError(
         f"{trace.path}: node {node.get('id')} (record_param_comms) has an unknown layout, "
         f"schema {trace.schema!r}; "
         "convert without --execution-trace, or report the schema"
     )
+
+
+def _attrs(node: dict[str, Any]) -> dict[str, Any]:
+    return {a["name"]: a.get("value") for a in node.get("attrs", ()) if isinstance(a, dict) and "name" in a}
+
+
+def _function(node: dict[str, Any]) -> int:
+    return int(node.get("rf_id", _attrs(node).get("rf_id")) or 0)
+
+
+def _annotation(name: str, node: dict[str, Any]) -> dict[str, Any]:
+    types = (
+        node["inputs"].get("types", [])
+        if isinstance(node.get("inputs"), dict)
+        else node.get("input_types", [])
+    )
+    return {"Collective name": name, **_tensor_args(_values(node), types)}
 
 
 def _values(node: dict[str, Any]) -> list[Any]:
@@ -119,14 +144,23 @@ def _from_inputs(inputs: list[Any], types: list[Any]) -> dict[str, Any]:
     name, in_split, out_split = inputs[-3:]
     args: dict[str, Any] = {"Collective name": name, "In split size": in_split, "Out split size": out_split}
     if len(inputs) == 7:
-        tensors = inputs[0] if inputs[0] and isinstance(inputs[0][0], list) else [inputs[0]]
-        element = _ELEMENT.search(str(types[0])) if types else None
-        # A tensor is [id, storage, offset, elements, bytes an element, device].
-        args["In msg nelems"] = sum(t[3] for t in tensors if isinstance(t, list) and len(t) >= 5)
-        args["element_bytes"] = next((t[4] for t in tensors if isinstance(t, list) and len(t) >= 5), None)
-        args["dtype"] = element[1] if element else None
+        first = inputs[0] if isinstance(inputs[0], list) else []
+        args |= _tensor_args(first if first and isinstance(first[0], list) else [first], types)
         args["group_pointer"] = inputs[2]  # an address in this process: says nothing across ranks
     return args
+
+
+def _tensor_args(values: list[Any], types: list[Any]) -> dict[str, Any]:
+    """Describe tensors, each [id, storage, offset, elements, bytes an element, device]."""
+    tensors = [v for v in values if isinstance(v, list) and len(v) >= 5]
+    element = _ELEMENT.search(str(types[0])) if types else None
+    if not tensors:
+        return {}
+    return {
+        "In msg nelems": sum(t[3] for t in tensors),
+        "element_bytes": tensors[0][4],
+        "dtype": element[1] if element else None,
+    }
 
 
 def _groups(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

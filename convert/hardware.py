@@ -28,7 +28,7 @@ def rank_columns(events: Events, work: Work) -> dict[str, Any]:
     listed = [d for d in (given if isinstance(given, list) else []) if isinstance(d, dict)]
     properties = next((d for d in listed if d.get("id") == device), {}) if device is not None else {}
     model = properties.get("name")
-    host = metadata.get("hostname", metadata.get("host"))
+    host = metadata.get("host_name")
     return {
         "backend": "gpu" if device is not None else "host",
         "host": host if isinstance(host, str) else None,

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError, UsageError
 from .clocks import Clock, align
-from .collectives import HostRecords, Part, find_parts
+from .collectives import Group, HostRecords, Part, find_parts
 from .dependencies import find_edges
 from .events import Events, read_events
 from .execution_trace import ExecutionTrace, read_execution_trace
@@ -183,7 +183,7 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     parts = find_parts(work, host_records, trace)
     edges = find_edges(work, events, host_records, parts)
     rank, world_size = _identity(events, alone, notes)
-    _name_default_group(parts, events, trace)
+    _complete_groups(parts, events, trace)
     return RankRecord(
         rank=rank,
         path=source.trace,
@@ -215,22 +215,34 @@ def _identity(events: Events, alone: bool, notes: list[str]) -> tuple[int, int |
     return rank, size if isinstance(size, int) and size > 0 else None
 
 
-def _name_default_group(parts: list[Part], events: Events, trace: ExecutionTrace | None) -> None:
-    """Complete groups from the process-group configuration, where Kineto or the ExecutionTrace has one."""
+def _complete_groups(parts: list[Part], events: Events, trace: ExecutionTrace | None) -> None:
+    """Complete groups from the process-group configuration of Kineto or the ExecutionTrace.
+
+    Where it lists one group only, parts that name none are in that one.
+    """
     info = events.metadata.get("distributedInfo")
     given = info.get("pg_config") if isinstance(info, dict) else None
     configs = [c for c in (given if isinstance(given, list) else []) if isinstance(c, dict)]
     configs += trace.groups if trace else []
-    rosters = {str(c.get("pg_name")): c.get("ranks") for c in configs}
+    groups = {str(c["pg_name"]): _configured(c) for c in reversed(configs) if c.get("pg_name") is not None}
+    only = next(iter(groups.values())) if len(groups) == 1 else None
     for part in parts:
-        ranks = rosters.get(part.group.name or "")
-        if (
-            part.group.ranks is None
-            and isinstance(ranks, list)
-            and ranks
-            and all(isinstance(r, int) for r in ranks)
-        ):
-            part.group = part.group.with_ranks(tuple(ranks))
+        known = only if part.group.name is None else groups.get(part.group.name)
+        if known and (part.group.name is None or part.group.ranks is None):
+            part.group = known
+
+
+def _configured(config: dict[str, Any]) -> Group:
+    """Return a group as PyTorch's configuration lists it; keys differ by version, and lists may be left empty."""
+    ranks = config.get("ranks")
+    whole = isinstance(ranks, list) and all(isinstance(r, int) for r in ranks)
+    size = config.get("pg_size", config.get("group_size"))
+    return Group(
+        str(config["pg_name"]),
+        (tuple(ranks) or None) if isinstance(ranks, list) and whole else None,
+        size if isinstance(size, int) and size > 0 else None,
+        str(config["pg_desc"]) if config.get("pg_desc") else None,
+    )
 
 
 def _span_columns(work: Work) -> dict[str, Any]:

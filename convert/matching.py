@@ -129,7 +129,9 @@ def _number(name: str, by_rank: Mapping[int, list[Part]], all_groups: Sequence[R
     rows = {r: [p for p in own if p.operation not in _POINT_TO_POINT] for r, own in by_rank.items()}
     same_order = len({tuple(kind(p) for p in row) for row in rows.values()}) == 1
     synchronising = [[p for p in row if p.operation in SYNCHRONISING] for row in rows.values()]
-    if len(by_rank) == 1 or (same_order and ends_agree(synchronising)):
+    # Ends on a host depend on when its threads were scheduled, too much to doubt an order that agrees.
+    on_host = not all(p.on_gpu for row in rows.values() for p in row)
+    if len(by_rank) == 1 or (same_order and (on_host or ends_agree(synchronising))):
         for row in rows.values():
             for index, part in enumerate(row):
                 part.sequence = index

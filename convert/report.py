@@ -52,10 +52,11 @@ class ConversionReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines for people."""
+        matched = f"; {self.matched} operations matched" if len(self.ranks) > 1 else ""
         text = [
             f"{self.path}: {len(self.ranks)} ranks, {self.spans} spans, "
             f"{sum(self.dependencies.values())} dependencies",
-            f"collectives: {_counts(self.collectives)}; {self.matched} operations matched",
+            f"collectives: {_counts(self.collectives)}{matched}",
         ]
         if self.residual_ns is not None:
             text.append(f"clocks agree within {self.residual_ns / 1000:g} us at the ends of collectives")

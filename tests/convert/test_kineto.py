@@ -229,3 +229,38 @@ def test_disjoint_groups_that_share_a_name_are_told_apart(tmp_path, write, make)
         ("tp [0, 1]", 0), ("tp [0, 1]", 1), ("tp [2, 3]", 0), ("tp [2, 3]", 1),
     ]  # fmt: skip
     assert report.matched == 6
+
+
+def test_a_host_backends_collectives_are_sized_by_id_and_matched_by_order(tmp_path, write, make):
+    def gloo(operation, function, ts, dur, tid):
+        args = {"External id": function, "Record function id": function}
+        name = f"gloo:{operation}"
+        common = {"ph": "X", "cat": "user_annotation", "name": name, "pid": 1}
+        return {**common, "tid": tid, "ts": ts, "dur": dur, "args": args}
+
+    def node(function, elements):
+        attributes = [{"name": "rf_id", "type": "uint64", "value": function}]
+        inputs = {"values": [[1, 2, 0, elements, 4, "cpu"]], "types": ["Tensor(float)"]}
+        return {"id": function, "name": "gloo:all_reduce", "inputs": inputs, "attrs": attributes}
+
+    paths, others = [], []
+    for rank in range(2):
+        # Gloo's threads take turns, and a busy host ends them far apart.
+        events = [
+            gloo("all_reduce", 10 + i, 1000 * i, 300 + 400 * rank * (i % 2), 5 + i % 2) for i in range(4)
+        ]
+        document = make.document(events, rank=rank)
+        config = {"pg_name": "0", "pg_desc": "default_pg", "pg_size": 2, "ranks": [0, 1]}
+        document["distributedInfo"] |= {"backend": "gloo", "pg_count": 1, "pg_config": [config]}
+        paths.append(write(f"rank{rank}.json", document))
+        nodes = [node(10 + i, 8 * (i + 1)) for i in range(4)]
+        others.append(
+            write(f"et_rank{rank}.json", {"schema": "1.1.1-chakra.0.0.4", "pid": 1, "nodes": nodes})
+        )
+    report = kineto(paths, tmp_path / "out.eidola", others)
+    trace = Trace(report.path)
+    assert report.matched == 4
+    assert report.unmatched == []
+    assert trace.read("collectives", ranks=[1])["size_bytes"].to_pylist() == [32, 64, 96, 128]
+    assert set(trace.read("collectives")["communicator"].to_pylist()) == {"0"}
+    assert trace.read("ranks")["backend"].to_pylist() == ["host", "host"]
