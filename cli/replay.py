@@ -1,10 +1,77 @@
 """`eidola replay`."""
 
+import json
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="...")
+from .replay_run import EXAMPLES, run_command, verify_command
+
+app = typer.Typer(no_args_is_help=True, help="Replay a trace at any GPU count, and say what holds it back.")
+app.command("run", epilog=EXAMPLES)(run_command)
+app.command("verify")(verify_command)
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
 def _callback() -> None:
     pass
+
+
+@app.command("explain")
+def explain_command(
+    run: RunFolder,
+    top: Annotated[int, typer.Option(min=1, help="How many causes to list.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the causes of a run's length along its critical path, by kernel, link and flag."""
+    from ..replay import explain
+    from .show import show_explanation
+
+    explanation = explain(run, top)
+    if as_json:
+        typer.echo(json.dumps(explanation.as_dict(), indent=1))
+    else:
+        show_explanation(explanation)
+
+
+@app.command("compare")
+def compare_command(
+    run: RunFolder,
+    other: Annotated[
+        str, typer.Argument(help="Another run, a trace, or `captured`: what the run came from.")
+    ] = "captured",
+    top: Annotated[int, typer.Option(min=1, help="How many rows of a table to print.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two runs, or between a run and what was captured, and why."""
+    from ..replay import compare
+    from .show import show_comparison
+
+    comparison = compare(run, other)
+    if as_json:
+        typer.echo(json.dumps(comparison.as_dict(), indent=1, default=str))
+    else:
+        show_comparison(comparison, top)
+
+
+@app.command("fabric")
+def fabric_command(
+    name: Annotated[str, typer.Argument(help="A preset, or the path of a TOML file.")],
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Print a fabric's nodes, links and rates, and check that every GPU reaches every other."""
+    from ..replay.presets import fabric
+    from ..replay.routes import check_routes
+    from .show import fabric_summary, show_fabric
+
+    found = fabric(name, gpus)
+    summary = fabric_summary(found, check_routes(found))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+    else:
+        show_fabric(summary)

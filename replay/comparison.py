@@ -62,7 +62,10 @@ class Comparison:
         """The difference, and the largest part of it, in one sentence."""
         if self.same:
             return "The two runs are the same: their results have one hash."
-        text = f"{self.b} takes {abs(self.difference_ps) / 1e6:,.3f} us {_more(self.difference_ps)} than {self.a}"
+        more = "more" if self.difference_ps > 0 else "less"
+        text = f"{self.b} takes {abs(self.difference_ps) / 1e6:,.3f} us {more} than {self.a}"
+        if self.difference_ps == 0:
+            text = f"{self.b} takes as long as {self.a}"
         parts = [] if self.same is None else [f"the results differ ({len(self.inputs)} inputs do)"]
         if len(self.causes) and self.causes["difference_ps"].iloc[0]:
             cause = self.causes.iloc[0]
@@ -113,10 +116,6 @@ def _other(run: Results, b: Results | Trace | str | Path) -> Side:
     if isinstance(b, str | Path):
         b = Trace(b) if (Path(b) / "trace.json").is_file() else Results(b)
     return trace_side(b) if isinstance(b, Trace) else run_side(b)
-
-
-def _more(difference: int) -> str:
-    return "more" if difference >= 0 else "less"
 
 
 def _inputs(a: Side, b: Side) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from .critical_path import Segment, Wait, critical_path
 _Key = TypeVar("_Key", str, tuple[str, str, str])
 _ON_LINKS = ("queueing", "serialisation", "latency")
 _AT_WAITS = ("polling", "wake latency")
+_WORK = {"kernel": "kernel", "copy": "copy", "host_call": "host call", "phase": "phase", "gap": "time",
+         "collective": "work in", "other": "work in"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Cause:
 
     def __str__(self) -> str:
         """Say it in a line."""
+        if self.what in _WORK:
+            return f"{_WORK[self.what]} {self.name} on {self.where}"
         return f"{self.what} of {self.name} on {self.where}"
 
 

@@ -1,0 +1,143 @@
+"""`eidola replay run` and `eidola replay verify`."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..schemas.errors import UsageError
+from .durations import parse_ps
+
+if TYPE_CHECKING:
+    from ..replay import WaitPolicy
+
+EXAMPLES = """Examples:
+
+eidola replay run job.eidola --gpus 64 --fabric hgx-h100 -o run/
+
+eidola replay run job.eidola --wait spin --poll-period 100ns -o spin/
+
+eidola replay run job.eidola --mode target --target 0 --fabric ideal -o target/
+
+`eidola replay explain run/` then ranks what the time went to."""
+
+Mode = StrEnum("Mode", ["dependent", "timed", "target"])
+Wait = StrEnum("Wait", ["ideal", "spin", "monitor"])
+Law = StrEnum("Law", ["weak", "strong"])
+Engine = StrEnum("Engine", ["compiled", "reference"])
+Record = StrEnum("Record", ["none", "messages", "hops"])
+
+
+def run_command(
+    trace: Annotated[Path, typer.Argument(help="Trace folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")],
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs to replay; default: the captured ranks.")
+    ] = None,
+    fabric: Annotated[str, typer.Option(help="A preset (see docs/fabrics.md), or a TOML file.")] = "ideal",
+    mode: Annotated[
+        Mode, typer.Option(help="All closed-loop; all at captured times; or chosen targets closed-loop.")
+    ] = Mode.dependent,
+    target: Annotated[
+        list[int] | None, typer.Option(help="A closed-loop GPU of mode target; default 0.")
+    ] = None,
+    wait: Annotated[Wait, typer.Option(help="How waits on flags in memory are served.")] = Wait.ideal,
+    poll_period: Annotated[str, typer.Option(help="Of --wait spin: time between polls.")] = "100ns",
+    wake_latency: Annotated[str, typer.Option(help="Of --wait monitor: from arrival to waking.")] = "0ns",
+    arm_cost: Annotated[str, typer.Option(help="Of --wait monitor: time to arm it.")] = "0ns",
+    law: Annotated[
+        Law, typer.Option(help="Scaling: a GPU keeps its work, or the work is divided.")
+    ] = Law.weak,
+    replicas: Annotated[
+        bool, typer.Option("--replicas", help="Repeat the whole job; nothing grows.")
+    ] = False,
+    fill: Annotated[bool, typer.Option("--fill", help="Let captured ranks stand for missing ones.")] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Compiled, or the definition in SimPy (slow).")
+    ] = Engine.compiled,
+    segment_bytes: Annotated[int, typer.Option(help="Unit in which messages move; 0: whole.")] = 65536,
+    record: Annotated[Record, typer.Option(help="Rows to keep; explain needs messages.")] = Record.messages,
+    seed: Annotated[int, typer.Option(help="Start of random draws.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Replay a trace: simulated traffic at any GPU count, on any fabric."""
+    policy = _policy(wait, poll_period, wake_latency, arm_cost)
+    from ..replay import replay
+
+    options: dict[str, Any] = {
+        "mode": mode.value, "law": law.value, "engine": engine.value, "record": record.value
+    }  # fmt: skip
+    with running(engine is Engine.compiled, quiet) as show:
+        results = replay(
+            trace,
+            output,
+            gpus=gpus,
+            fabric=fabric,
+            targets=target or (0,),
+            wait=policy,
+            replicas=replicas,
+            fill=fill,
+            segment_bytes=segment_bytes,
+            seed=seed,
+            overwrite=overwrite,
+            command=shlex.join(["eidola", *sys.argv[1:]]),
+            progress=show,
+            **options,
+        )
+    if as_json:
+        typer.echo(json.dumps(results.summary, indent=1))
+    elif not quiet:
+        from .show import show_run
+
+        show_run(results)
+
+
+def verify_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make a run again, as its manifest says, and verify that the results have the same hash."""
+    from ..replay import verify
+    from ..schemas import Results
+
+    results = Results(run)
+    compiled = results.manifest.get("arguments", {}).get("engine") == "compiled"
+    with running(compiled, quiet) as show:
+        again = verify(results, progress=show)
+    if not quiet:
+        typer.echo(f"{run}: the same results again, hash {again.manifest['results_hash']}")
+
+
+def _policy(wait: Wait, poll_period: str, wake_latency: str, arm_cost: str) -> "WaitPolicy":
+    """Return the wait policy that the options describe."""
+    from ..replay.waiting import IDEAL, Policy, WaitPolicy
+
+    period = parse_ps(poll_period, "--poll-period")
+    wake, arm = parse_ps(wake_latency, "--wake-latency"), parse_ps(arm_cost, "--arm-cost")
+    if wait is Wait.spin:
+        if period == 0:
+            raise UsageError("--poll-period 0: a spin needs time between its polls; give at least 1ps")
+        return WaitPolicy(Policy.SPIN, period_ps=period)
+    return WaitPolicy(Policy.MONITOR, wake_ps=wake, arm_ps=arm) if wait is Wait.monitor else IDEAL
+
+
+@contextmanager
+def running(compiled: bool, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress; say so where the engine has yet to be compiled, which happens once."""
+    from .progress import progress
+
+    if compiled and not quiet:
+        from ..replay.engine.jit import is_compiled
+
+        if not is_compiled():
+            typer.echo("compiling the engine: once for this version, about 20 seconds", err=True)
+    with progress(enabled=not quiet) as show:
+        yield show

@@ -1,0 +1,178 @@
+"""How the replay commands print: short tables, the answer first."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .durations import us
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..replay import Comparison, Explanation, Fabric
+    from ..replay.routes import Routes
+    from ..schemas import Results
+
+_SHOWN = 5
+_CLOCK_PS = 1000  # a capture counts whole nanoseconds
+_CAUSE = ["cause", "us", "share"]
+_GPU = ["GPU", "end us", "computed us", "exposed us", "flag reads"]
+_WIDTH = 130  # columns that the widest table needs; a narrower terminal wraps lines rather than cells
+
+
+def show_run(results: "Results") -> None:
+    """Print who waited for what and how much, which link, the law and what was extrapolated, and the hash."""
+    from ..replay import explain
+
+    summary = results.summary
+    if "messages" in results.tables():
+        explanation = explain(results)
+        typer.echo(explanation.sentence)
+        show_table("critical path", _CAUSE, _causes(explanation, _SHOWN))
+    show_table(
+        "GPUs that waited longest",
+        ["GPU", "end us", "computed us", "exposed us", "flag reads"],
+        _gpus(results),
+    )
+    for key in ("law", "extrapolated", "notes", "causality_violations"):
+        if value := summary.get(key):
+            for line in value if isinstance(value, list) else [value]:
+                typer.echo(f"{key.replace('_', ' ')}: {line}")
+    typer.echo(f"hash: {results.manifest.get('results_hash', '')}")
+    typer.echo(f"{results.path}: `eidola replay explain {results.path}` says more")
+
+
+def _gpus(results: "Results") -> list[list[Any]]:
+    rows = results.read("gpus").to_pylist()
+    rows.sort(key=lambda row: (-row["exposed_ps"], row["rank"]))
+    return [
+        [r["rank"], us(r["end_ps"]), us(r["compute_ps"]), us(r["exposed_ps"]), f"{r['flag_reads']:,}"]
+        for r in rows[:_SHOWN]
+    ]
+
+
+def show_explanation(explanation: "Explanation") -> None:
+    """Print the causes of a run's length."""
+    typer.echo(explanation.sentence)
+    show_table(
+        "causes, summed over GPUs, links and flags",
+        ["cause", "us", "share"],
+        _causes(explanation, explanation.top),
+    )
+    single = [[str(c), us(c.duration_ps), f"{c.share:.1%}"] for c in explanation.causes[: explanation.top]]
+    show_table("single causes", _CAUSE, single)
+    for title, times in (
+        ("links on the path", explanation.links_ps),
+        ("flags waited for", explanation.flags_ps),
+    ):
+        show_table(
+            title, ["", "us"], [[name, us(time)] for name, time in list(times.items())[: explanation.top]]
+        )
+    steps = len(explanation.path)
+    typer.echo(f"the path has {steps:,} segments; --json lists them")
+
+
+def _causes(explanation: "Explanation", top: int) -> list[list[Any]]:
+    return [[str(cause), us(cause.duration_ps), f"{cause.share:.1%}"] for cause in explanation.grouped[:top]]
+
+
+def show_comparison(comparison: "Comparison", top: int) -> None:
+    """Print what differs between two sides."""
+    typer.echo(comparison.sentence)
+    show_frame("inputs", comparison.inputs, top)
+    if comparison.same:
+        return
+    makespans = [us(comparison.makespan_a_ps), us(comparison.makespan_b_ps), us(comparison.difference_ps)]
+    show_table("whole run (us)", ["a", "b", "difference"], [makespans])
+    show_frame("causes on the critical path", comparison.causes, top)
+    show_frame("collectives: own time, last start to latest end", comparison.collectives, top)
+    for key, value in comparison.errors().items():
+        if comparison.same is None and value is not None:
+            typer.echo(f"error, {key.replace('_', ' ')}: {value:.1%}")
+    kernels = comparison.kernels
+    least = _CLOCK_PS if comparison.same is None else 1
+    changed = (kernels["difference_ps"].abs() >= least) | (kernels["only_a"] > 0) | (kernels["only_b"] > 0)
+    show_frame("kernels and calls", kernels[changed], top)
+    for title, frame in (("links: busy", comparison.links), ("GPUs: flag reads", comparison.flags)):
+        if comparison.same is not None:
+            difference = frame.columns[-1]
+            show_frame(title, frame[frame[difference] != 0], top)
+
+
+def show_frame(title: str, frame: "pd.DataFrame", top: int) -> None:
+    """Print the first rows; columns in picoseconds become microseconds."""
+    if not len(frame):
+        return
+    header = [str(name).replace("_ps", " us").replace("_", " ") for name in frame.columns]
+    more = f" (first {top} of {len(frame):,})" if len(frame) > top else ""
+    cells = [
+        [_cell(name, value) for name, value in zip(frame.columns, row, strict=True)]
+        for row in frame.head(top).itertuples(index=False)
+    ]
+    show_table(title + more, header, cells)
+
+
+def _cell(column: str, value: Any) -> str:
+    if column.endswith("_ps"):
+        return us(value)
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:+.1%}"  # only shares are fractions here
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; nothing where it has no rows."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left")
+    for at, name in enumerate(header):
+        numeric = all(str(row[at])[:1] in "-+0123456789" for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row))
+    console = Console()
+    console.width = max(console.width, _WIDTH)
+    console.print(table)
+
+
+def fabric_summary(fabric: "Fabric", routes: "Routes") -> dict[str, Any]:
+    """Return what `eidola replay fabric` prints: nodes, links by kind of ends, rate and latency, and routes."""
+    kinds = [name.rstrip("0123456789./ ") for name in fabric.node_names]
+    columns = (fabric.source, fabric.destination, fabric.rate_mb_per_s, fabric.latency_ps)
+    links = Counter(
+        (kinds[a], kinds[b], int(rate), int(latency)) for a, b, rate, latency in zip(*columns, strict=True)
+    )
+    return {
+        "name": fabric.name,
+        "gpus": fabric.endpoints,
+        "nodes": dict(Counter(kinds)),
+        "links": [
+            {"from": a, "to": b, "rate_mb_per_s": rate, "latency_ps": latency, "count": count}
+            for (a, b, rate, latency), count in sorted(links.items())
+        ],
+        "pairs": routes.pairs,
+        "pairs_by_links": routes.lengths,
+        "busiest_link": fabric.link_name(routes.busiest) if routes.busiest >= 0 else None,
+        "pairs_over_busiest_link": routes.busiest_pairs,
+    }
+
+
+def show_fabric(summary: dict[str, Any]) -> None:
+    """Print a fabric."""
+    nodes = ", ".join(f"{count} {kind}" for kind, count in summary["nodes"].items())
+    typer.echo(f"{summary['name']}: {summary['gpus']} GPUs; nodes: {nodes}")
+    rows = [
+        [link["from"], link["to"], link["count"], link["rate_mb_per_s"] / 1e3, link["latency_ps"] / 1e3]
+        for link in summary["links"]
+    ]
+    show_table("links", ["from", "to", "links", "GB/s", "latency ns"], rows)
+    lengths = ", ".join(f"{count:,} over {links} links" for links, count in summary["pairs_by_links"].items())
+    typer.echo(f"all {summary['pairs']:,} pairs have a route{': ' if lengths else ''}{lengths}")
+    if summary["busiest_link"]:
+        typer.echo(f"{summary['busiest_link']} is on the most routes: {summary['pairs_over_busiest_link']:,}")
