@@ -8,6 +8,7 @@ links, never with pairs of endpoints.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ class Fabric:
     def ideal(self) -> bool:
         """Whether messages land as soon as they are posted."""
         return self.links == 0
+
+    def leaving(self, node: int) -> Ints:
+        """Return the links that leave `node`."""
+        order, first = self._by_source
+        found: Ints = order[first[node] : first[node + 1]]
+        return found
+
+    @cached_property
+    def _by_source(self) -> tuple[Ints, Ints]:
+        order = np.argsort(self.source, kind="stable")
+        first = np.searchsorted(self.source[order], np.arange(len(self.node_names) + 1))
+        return order, first
 
     def next_link(self, node: int, destination: int) -> int:
         """Return the link that leaves `node` towards endpoint `destination`, or -1 where no rule matches."""

@@ -334,7 +334,7 @@ class Builder:
         return first
 
     def block(self, ops: list[dict[str, int]]) -> int:
-        """Return the block of operations made by `compute`, `until`, `write` and `wait`; equal ones are one block."""
+        """Return the block of these operations (of `compute`, `until`, `write`, `wait`); equal ones are one block."""
         default = {"flag": -1, "ack": -1}
         rows = tuple(tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops)
         if rows not in self._blocks:

@@ -103,8 +103,8 @@ def _between(
 
 # The hybrid cube mesh of DGX-1 with V100, as `nvidia-smi topo -m` shows it (in NVIDIA's Cluster guides and in
 # test_topologies of microsoft/msccl): NV2 and NV1 pairs, six links a GPU.
-_CUBE = {pair: 2 for pair in ((0, 3), (0, 4), (1, 2), (1, 5), (2, 3), (4, 7), (5, 6), (6, 7))}
-_CUBE |= {pair: 1 for pair in ((0, 1), (0, 2), (1, 3), (2, 6), (3, 7), (4, 5), (4, 6), (5, 7))}
+_CUBE = dict.fromkeys(((0, 3), (0, 4), (1, 2), (1, 5), (2, 3), (4, 7), (5, 6), (6, 7)), 2)
+_CUBE |= dict.fromkeys(((0, 1), (0, 2), (1, 3), (2, 6), (3, 7), (4, 5), (4, 6), (5, 7)), 1)
 # Unlinked pairs go over a GPU that has links to both: what NCCL does since 2.8 ("one hop communication through
 # NVLink, for faster send/recv communication on cubemesh topologies like DGX-1", NCCL 2.8 preview).
 

@@ -67,8 +67,8 @@ def preset_names() -> tuple[str, ...]:
 def preset(name: str, gpus: int, **overrides: Any) -> Fabric:
     """Return the named fabric with `gpus` endpoints; see docs/fabrics.md.
 
-    `overrides`: `rate_gb_per_s` and `latency_us` of `star`; `scale_out` (rail-optimised, fat-tree), `leaf_ports` and,
-    for presets that are a network, `box`.
+    `overrides`: `rate_gb_per_s` and `latency_us` of `star`; `scale_out` (rail-optimised, fat-tree), `leaf_ports`
+    and, for presets that are a network, `box`.
 
     Raises UsageError for an unknown name or override, and for fewer than one GPU.
     """

@@ -1,0 +1,147 @@
+"""Direct: every member writes straight to every other one, all at once or a pair at a time."""
+
+from .work import Call, Track, Work, runs
+
+
+def all_to_all(work: Work) -> list[Track]:
+    """Post everything at once, to the next member first; then wait for all."""
+    if work.operation.split_bytes is not None:
+        return [_posted_by_split(work)]
+    flag = work.flags(1, "all_to_all")
+    end = work.call([work.wait(0, work.size - 1)], flags=flag)
+    return [[[*_start(work), *_scatter(work, p, flag), end] for p in range(work.size)]]
+
+
+def reduce_scatter(work: Work) -> list[Track]:
+    """Write each slice to its owner; the owner adds up what comes."""
+    return all_to_all(work)
+
+
+def all_gather(work: Work) -> list[Track]:
+    """Write the own contribution to everyone."""
+    flag = work.flags(1, "all_gather")
+    end = work.call([work.wait(0, work.size - 1)], flags=flag)
+    size = work.operation.size_bytes
+    return [[[*_start(work), _to_all(work, p, size, flag), end] for p in range(work.size)]]
+
+
+def all_reduce(work: Work) -> list[Track]:
+    """Two phases: each slice to its owner, who adds up and writes the sum back to everyone."""
+    flag = work.flags(2, "all_reduce")
+    big, small, large = work.slices(work.operation.size_bytes, work.size)
+    middle = work.call([work.wait(0, work.size - 1), *work.step(0)], flags=flag)
+    end = work.call([work.wait(1, work.size - 1)], flags=flag)
+    return [
+        [
+            [*_start(work), *_scatter(work, p, flag), middle,
+             _to_all(work, p, big if p < large else small, flag + 1), end]
+            for p in range(work.size)
+        ]
+    ]  # fmt: skip
+
+
+def one_shot(work: Work) -> list[Track]:
+    """Everyone writes the whole buffer to everyone, and adds up."""
+    return all_gather(work)
+
+
+def pairwise(work: Work) -> list[Track]:
+    """Step i: send to the i-th next, and wait for the i-th previous, before the next step."""
+    flag = work.flags(work.size - 1, "all_to_all step")
+    if work.operation.split_bytes is not None:
+        return [[_pairs_by_split(work, p, flag) for p in range(work.size)]]
+    big, small, large = work.slices(work.operation.size_bytes, work.size)
+    track: Track = []
+    for p in range(work.size):
+        calls = []
+        for turn, length, is_big in runs(p + 1, work.size - 1, work.size, large, 1):
+            size = big if is_big else small
+            ops = [
+                *work.step(size),
+                work.write(1 + turn, size, peer_step=1, flag_step=1),
+                work.wait(flag_step=1),
+            ]
+            calls.append(work.call(ops, length, group=work.group(), position=p, flags=flag + turn))
+        track.append(calls)
+    return [track]
+
+
+def gather(work: Work) -> list[Track]:
+    """Everyone writes to the root."""
+    root, flag = work.operation.root, work.flags(1, "gather")
+    ends = [work.call([work.wait(0, work.size - 1)], flags=flag)]
+    size = work.operation.size_bytes
+    return [[ends if p == root else _one(work, p, root, size, flag) for p in range(work.size)]]
+
+
+def scatter(work: Work) -> list[Track]:
+    """Let the root write to everyone."""
+    root, flag = work.operation.root, work.flags(1, "scatter")
+    posts = [*_start(work), *_scatter(work, root, flag)]
+    end = [work.call([work.wait()], flags=flag)]
+    return [[posts if p == root else end for p in range(work.size)]]
+
+
+def send(work: Work) -> list[Track]:
+    """Let the first member send to the second."""
+    flag = work.flags(1, "send")
+    return [[_one(work, 0, 1, work.operation.size_bytes, flag), [work.call([work.wait()], flags=flag)]]]
+
+
+def recv(work: Work) -> list[Track]:
+    """Let the first member receive from the second."""
+    flag = work.flags(1, "recv")
+    return [[[work.call([work.wait()], flags=flag)], _one(work, 1, 0, work.operation.size_bytes, flag)]]
+
+
+def _start(work: Work) -> list[Call]:
+    """Return the step that the kernel takes before it posts, if it costs anything."""
+    step = work.step(0)
+    return [work.call(step)] if step else []
+
+
+def _one(work: Work, p: int, to: int, size: int, flag: int) -> list[Call]:
+    """Return one write from member `p` to member `to`."""
+    ops = [*work.step(size), work.write(to - p, size)]
+    return [work.call(ops, group=work.group(), position=p, flags=flag)]
+
+
+def _to_all(work: Work, p: int, size: int, flag: int) -> Call:
+    """Return a write of `size` bytes to every other member."""
+    ops = [work.write(1, size, peer_step=1)]
+    return work.call(ops, work.size - 1, group=work.group(), position=p, flags=flag)
+
+
+def _scatter(work: Work, p: int, flag: int) -> list[Call]:
+    """Return the writes of each slice of the buffer to its member, the next one first."""
+    big, small, large = work.slices(work.operation.size_bytes, work.size)
+    calls = []
+    for turn, length, is_big in runs(p + 1, work.size - 1, work.size, large, 1):
+        ops = [work.write(1 + turn, big if is_big else small, peer_step=1)]
+        calls.append(work.call(ops, length, group=work.group(), position=p, flags=flag))
+    return calls
+
+
+def _posted_by_split(work: Work) -> Track:
+    """Post what the split says; pairs without data send nothing."""
+    split, n = work.splits(), work.size
+    flag = work.flags(1, "all_to_allv")
+    track: Track = []
+    for p in range(n):
+        sent = [(i, int(split[p][(p + i) % n])) for i in range(1, n)]
+        expected = sum(1 for q in range(n) if q != p and split[q][p])
+        ops = [work.write(i, size) for i, size in sent if size] + [work.wait(0, expected)]
+        track.append([*_start(work), work.call(ops, group=work.group(), position=p, flags=flag)])
+    return track
+
+
+def _pairs_by_split(work: Work, p: int, flag: int) -> list[Call]:
+    """Return a member's steps; a pair without data sends nothing, and nobody waits for it."""
+    split, n = work.splits(), work.size
+    ops: list[dict[str, int]] = []
+    for i in range(1, n):
+        if size := int(split[p][(p + i) % n]):
+            ops += [*work.step(size), work.write(i, size, i - 1)]
+        if split[(p - i) % n][p]:
+            ops.append(work.wait(i - 1))
+    return [work.call(ops, group=work.group(), position=p, flags=flag)] if ops else []

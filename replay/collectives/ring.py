@@ -1,0 +1,79 @@
+"""Rings: everyone sends to the next and receives from the previous one, a slice or a chunk at a time."""
+
+from dataclasses import replace
+
+from .work import Ring, Track, Work, runs
+
+
+def all_reduce(work: Work) -> list[Track]:
+    """2(N - 1) steps: reduce-scatter, then all-gather. Member p sends slices p, p - 1, ... around twice."""
+    return [_steps(work, ring, 2 * (work.size - 1)) for ring in work.rings()]
+
+
+def reduce_scatter(work: Work) -> list[Track]:
+    """N - 1 steps of a slice of the input."""
+    return [_steps(work, ring, work.size - 1) for ring in work.rings()]
+
+
+def all_gather(work: Work) -> list[Track]:
+    """N - 1 steps of a member's contribution."""
+    whole = [replace(ring, size_bytes=ring.size_bytes * work.size) for ring in work.rings()]
+    return [_steps(work, ring, work.size - 1) for ring in whole]
+
+
+def _steps(work: Work, ring: Ring, steps: int) -> Track:
+    """Every member forwards `steps` slices of the ring's buffer, waiting after each for the next to come."""
+    n, order, group = work.size, ring.order, work.group(ring.order)
+    flag = work.flags(1, "ring")
+    big, small, large = work.slices(ring.size_bytes, n)
+    track: Track = [[] for _ in order]
+    shared: dict[tuple[int, bool, bool], int] = {}
+    for p, rank in enumerate(order):
+        network = work.leaves_box(rank, order[(p + 1) % n])
+        for turn, length, is_big in runs(p, steps, n, large, -1):
+            key = turn, is_big, network
+            if key not in shared:
+                size = big if is_big else small
+                ops = [
+                    *work.step(size, ring.mb_per_s, network=network),
+                    work.write(1, size),
+                    work.wait(0, 1 + turn, expected_step=1),
+                ]
+                shared[key] = work.builder.block(ops)
+            track[rank].append(
+                {"block": shared[key], "repeat": length, "group": group, "position": p, "flag_offset": flag}
+            )
+    return track
+
+
+def broadcast(work: Work) -> list[Track]:
+    """Chunks travel from the root around each ring, one after another."""
+    return [_chain(work, ring, 0) for ring in work.rings()]
+
+
+def reduce(work: Work) -> list[Track]:
+    """Chunks travel from behind the root around each ring and end there."""
+    return [_chain(work, ring, 1) for ring in work.rings()]
+
+
+def _chain(work: Work, ring: Ring, start: int) -> Track:
+    """Send chunks from the member `start` places after the root; the last one keeps what the others forward."""
+    n, order, group = work.size, ring.order, work.group(ring.order)
+    flag = work.flags(1, "chain")
+    chunks = work.chunks(ring.size_bytes)
+    big, small, large = work.slices(ring.size_bytes, chunks)
+    head = order.index(work.operation.root) + start
+    track: Track = [[] for _ in order]
+    for distance in range(n):
+        p = (head + distance) % n
+        rank = order[p]
+        network = work.leaves_box(rank, order[(p + 1) % n])
+        if distance == n - 1:
+            track[rank] = [work.call([work.wait(0, chunks)], flags=flag)]
+            continue
+        for first, count, size in ((0, large, big), (large, chunks - large, small)):
+            arrived = [work.wait(0, 1 + first, expected_step=1)] if distance else []
+            ops = [*arrived, *work.step(size, ring.mb_per_s, network=network), work.write(1, size)]
+            if count:
+                track[rank].append(work.call(ops, count, group=group, position=p, flags=flag))
+    return track

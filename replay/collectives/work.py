@@ -1,0 +1,198 @@
+"""What an algorithm is given, and what it gives back.
+
+An algorithm is a function from Work to tracks. A track is one sequence of calls a member, run by one agent; tracks
+of one operation run side by side (channels, directions of a tree). Blocks use flag slots from 0 and are shared by
+all members; where an operation's own slots lie is in its calls' `flag_offset`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..fabric import Fabric, Ints
+from ..program import Builder, Mode, compute, wait, write
+from .orders import ring_order, ring_speeds
+
+Call = dict[str, int]
+"""What Builder.call takes after the agent: block, repeat, group, position, flag_offset."""
+
+Track = list[list[Call]]
+"""Calls of each member, by its index in the group."""
+
+WIRE_BYTES = {"simple": (1, 1), "ll": (2, 1), "ll128": (16, 15)}
+"""Bytes on the wire a byte of data: LL writes a 4-byte flag after every 4 bytes, LL128 8 after 120 (NCCL)."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a group.
+
+    `size_bytes` as in the schema's collectives table: a rank's input buffer (all_gather, gather: its contribution;
+    scatter: the root's buffer; send, recv: the message). `split_bytes` (N, N) bytes from row to column, for
+    all_to_allv. `root` as a group rank. Data is split in whole elements of `element_bytes`. `name` names its flags.
+    """
+
+    operation: str
+    size_bytes: int
+    split_bytes: Ints | None = None
+    root: int = 0
+    element_bytes: int = 1
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an operation runs, and what its library's kernel costs. All zero: nothing but the network.
+
+    `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
+    where that leaves the box. `copy` is the time in the kernel for a byte, as a multiple of its time on the
+    ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined (0: whole). `poll` makes
+    waits subject to the run's wait policy.
+    """
+
+    algorithm: str
+    protocol: str = "simple"
+    channels: int = 0
+    chunk_bytes: int = 0
+    base_ps: int = 0
+    step_ps: int = 0
+    network_step_ps: int = 0
+    copy: int = 0
+    poll: bool = False
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A ring: group ranks in order, its share of the buffer, and the payload rate of its slowest link."""
+
+    order: list[int]
+    size_bytes: int
+    mb_per_s: int
+
+
+@dataclass
+class Work:
+    """One operation to expand, and the blocks that algorithms build it from."""
+
+    builder: Builder
+    fabric: Fabric
+    members: list[int]
+    operation: Operation
+    tuning: Tuning
+
+    def __post_init__(self) -> None:
+        alone = len(set(self.fabric.box[self.members])) == self.size
+        self._box = [0] * self.size if alone else self.fabric.box[self.members].tolist()
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return len(self.members)
+
+    def rings(self) -> list[Ring]:
+        """Return the rings that share the buffer, by the rates of their slowest links; one without data goes."""
+        orders = ring_order(self.fabric, self.members)[: self.tuning.channels or None]
+        speeds = ring_speeds(self.fabric, orders)
+        rank = {member: i for i, member in enumerate(self.members)}
+        shares = self.split(self.operation.size_bytes, speeds)
+        rings = [
+            Ring([rank[m] for m in order], share, speed)
+            for order, share, speed in zip(orders, shares, speeds, strict=True)
+        ]
+        return [ring for ring in rings if ring.size_bytes] or rings[:1]
+
+    def split(self, size_bytes: int, weights: Sequence[int]) -> list[int]:
+        """Split bytes in whole elements by weight; parts of equal weight differ by at most one element."""
+        unit = self.unit(size_bytes)
+        total, count, done, parts = sum(weights), size_bytes // unit, 0, []
+        for i in range(len(weights)):
+            upto = -(-count * sum(weights[: i + 1]) // total)
+            parts.append((upto - done) * unit)
+            done = upto
+        return parts
+
+    def unit(self, size_bytes: int) -> int:
+        """Return the element size, or 1 where it does not divide the buffer."""
+        return self.operation.element_bytes if size_bytes % self.operation.element_bytes == 0 else 1
+
+    def slices(self, size_bytes: int, count: int) -> tuple[int, int, int]:
+        """Return (bytes of a large slice, of a small one, number of large ones, which come first)."""
+        unit = self.unit(size_bytes)
+        each, large = divmod(size_bytes // unit, count)
+        return (each + 1) * unit, each * unit, large
+
+    def splits(self) -> list[list[int]]:
+        """Return the bytes from each member to each."""
+        split = self.operation.split_bytes
+        return [] if split is None else split.tolist()
+
+    def chunks(self, size_bytes: int) -> int:
+        """Return into how many pieces a pipelined buffer is cut."""
+        chunk = self.tuning.chunk_bytes
+        return max(1, -(-size_bytes // chunk)) if chunk else 1
+
+    def flags(self, count: int, what: str, ranks: Sequence[int] | None = None) -> int:
+        """Reserve fresh slots on the members (or on those group ranks)."""
+        members = self.members if ranks is None else [self.members[r] for r in ranks]
+        return self.builder.flags(members, count, f"{self.operation.name or self.operation.operation} {what}")
+
+    def group(self, order: Sequence[int] | None = None) -> int:
+        """Return the group of the members, in their own or another order of group ranks."""
+        return self.builder.group(self.members if order is None else [self.members[r] for r in order])
+
+    def wire(self, size_bytes: int) -> int:
+        """Return the bytes that a message of data takes under the protocol."""
+        times, per = WIRE_BYTES[self.tuning.protocol]
+        return -(-size_bytes * times // per)
+
+    def write(self, peer: int, size_bytes: int, slot: int = 0, **steps: int) -> dict[str, int]:
+        """Write data to the member `peer` places on."""
+        return write(peer, self.wire(size_bytes), slot, relative=True, **steps)
+
+    def wait(self, slot: int = 0, expected: int = 1, **steps: int) -> dict[str, int]:
+        """Wait for a count."""
+        return wait(slot, expected, mode=Mode.POLL if self.tuning.poll else Mode.EVENT, **steps)
+
+    def step(self, size_bytes: int, mb_per_s: int = 0, *, network: bool = False) -> list[dict[str, int]]:
+        """Return what the kernel does before it forwards: nothing, or a compute."""
+        cost = self.tuning.network_step_ps if network else self.tuning.step_ps
+        if mb_per_s:
+            cost += -(-size_bytes * self.tuning.copy * 10**6 // mb_per_s)
+        return [compute(cost)] if cost else []
+
+    def call(
+        self,
+        ops: list[dict[str, int]],
+        repeat: int = 1,
+        *,
+        group: int = -1,
+        position: int = 0,
+        flags: int = 0,
+    ) -> Call:
+        """Return a call of the block of these operations."""
+        block = self.builder.block(ops)
+        return {"block": block, "repeat": repeat, "group": group, "position": position, "flag_offset": flags}
+
+    def leaves_box(self, a: int, b: int) -> bool:
+        """Return whether group ranks `a` and `b` stand in different boxes; not where every member stands alone."""
+        return self._box[a] != self._box[b]
+
+
+def runs(first: int, count: int, size: int, large: int, step: int) -> Iterator[tuple[int, int, bool]]:
+    """Walk `count` of `size` slices around from `first`; yield (turn, length, large) of equal stretches.
+
+    Slices 0 to `large` - 1 are the large ones.
+    """
+    if large == 0:
+        yield 0, count, False
+        return
+    turn, at = 0, first % size
+    while turn < count:
+        big = at < large
+        if step < 0:
+            length = at + 1 if big else at - large + 1
+        else:
+            length = large - at if big else size - at
+        length = min(length, count - turn)
+        yield turn, length, big
+        turn += length
+        at = (at + step * length) % size
