@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .text import count_text, hover, label, short, time_text, time_unit
-from .view import ROWS, Chart, Column, Table, View, left_out
+from .text import count_text, error_text, hover, label, short, time_text, time_unit
+from .view import ROWS, Chart, Column, Table, View, bar_gap, left_out
 
 _BARS = 24  # operations that get a bar each; beyond, points
 _POINTS = 2000
@@ -124,17 +124,13 @@ def _compared(compared: Sequence[Operation], total: int) -> str:
     worst = max(compared, key=lambda o: abs(o.error or 0.0))
     some = f" of {total:,}" if len(compared) < total else ""
     noun = "operation" if len(compared) == 1 else "operations"
-    size = _percent(median(map(abs, errors)), sign="")
+    size, farthest = error_text(median(map(abs, errors)), sign=""), error_text(worst.error or 0.0)
     times = f"predicted {time_text(worst.predicted_ps or 0)}, captured {time_text(worst.captured_ps or 0)}"
     return (
         f"{len(compared):,}{some} {noun} compared with the capture: the median error of their own times is "
-        f"{_percent(median(errors))}, the median of its size {size}; the worst is {_percent(worst.error or 0.0)}, "
+        f"{error_text(median(errors))}, the median of its size {size}; the worst is {farthest}, "
         f"{short(worst.name)} ({times})."
     )
-
-
-def _percent(error: float, sign: str = "+") -> str:
-    return f"{100 * error:{sign}.1f} %"
 
 
 def _alone(operations: Sequence[Operation]) -> str:
@@ -184,6 +180,7 @@ def _bars(operations: Sequence[Operation]) -> Chart:
     ]
     layout = {
         "barmode": "group",
+        "bargap": bar_gap(len(shown)),
         "showlegend": True,
         "xaxis": {"tickvals": places, "ticktext": [label(o.name) for o in shown], "showgrid": False},
         "yaxis": {"title": {"text": f"own time ({unit}{', logarithmic' if far else ''})"},
@@ -221,7 +218,7 @@ def _points(compared: Sequence[Operation]) -> Chart:
                     "size": 8,
                     "opacity": 0.75,
                 },
-                "customdata": [[hover(o.name), _percent(o.error or 0.0)] for o in mine],
+                "customdata": [[hover(o.name), error_text(o.error or 0.0)] for o in mine],
                 "hovertemplate": "%{customdata[0]}<br>captured %{x} " + unit + ", predicted %{y} " + unit
                 + ", %{customdata[1]}<extra></extra>",
             }

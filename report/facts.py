@@ -1,4 +1,4 @@
-"""What a run's summary and manifest say, as facts for the head of the page."""
+"""What a run's summary says, as facts for the head of the page."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,29 +6,8 @@ from typing import Any
 
 from .text import size_text, time_text
 
-_FIRST = (
-    "fabric",
-    "mode",
-    "wait",
-    "policy",
-    "engine",
-    "scale",
-    "law",
-    "seed",
-)  # shown first, where they are there
-_APART = {
-    "kind",
-    "version",
-    "generator",
-    "extrapolated",
-    "notes",
-    "inputs",
-    "causes",
-    "path",
-    "command",
-    "makespan_ps",
-    "gpus",
-}
+_FIRST = ("fabric", "mode", "wait", "engine", "law", "captured")  # shown first, where they are there
+_APART = {"extrapolated", "flag_reads", "gpus", "makespan_ps"}  # said elsewhere
 _MOST = 18
 _NO_RATES = ("virtual", "timesliced", "host")  # backends that are no truth for rates and delays
 
@@ -58,7 +37,7 @@ def _fact(key: str, value: Any) -> tuple[str, str]:
     if isinstance(value, bool):
         return name, "yes" if value else "no"
     if isinstance(value, str):
-        return name, value
+        return name, f"{value[:16]}…" if key == "results_hash" else value
     if key.endswith("_ps"):
         return name[:-3], time_text(value)
     if key.endswith("_ns"):

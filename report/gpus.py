@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .text import count_text, share_text, time_text, time_unit
-from .view import Chart, Column, Table, View, micro
+from .view import Chart, Column, Table, View, bar_gap, micro
 
 Ints = npt.NDArray[np.int64]
 _BARS = 64  # GPUs that get a bar each
@@ -84,7 +84,8 @@ def _bars(rank: Ints, parts: list[Ints], makespan_ps: int, chosen: bool) -> Char
     every = 1 if len(rank) <= 40 else 4
     layout = {
         "barmode": "stack",
-        "bargap": 0.25,
+        "bargap": bar_gap(len(rank)),
+        "legend": {"traceorder": "normal"},
         "xaxis": {"title": {"text": "GPU"}, "showgrid": False, "tickvals": places[::every],
                   "ticktext": [str(r) for r in rank[::every]], "tickangle": 0},
         "yaxis": {"title": {"text": f"time ({unit})"}},

@@ -57,14 +57,14 @@ def _sentence(table: pa.Table, order: npt.NDArray[Any], makespan_ps: int) -> str
     busy, queued = table["busy_ps"].to_numpy(), table["queued_ps"].to_numpy()
     most = int(order[0])
     tied = int((busy == busy[most]).sum())
-    who = f"Link {short(table['name'][most].as_py())} was"
+    who = f"Link {short(table['name'][most].as_py())} was busy longest"
     if tied > 1:
         who = (
-            f"{count_text(tied, 'link')} were equally busy ({short(table['name'][most].as_py())} among them),"
+            f"{count_text(tied, 'link')}, {short(table['name'][most].as_py())} among them, were busy longest"
         )
     text = (
-        f"{who} busy longest: {time_text(int(busy[most]))}, {share_text(busy[most], makespan_ps)} of the run, "
-        f"carrying {size_text(table['wire_bytes'][most].as_py())}. "
+        f"{who}: {time_text(int(busy[most]))}, {share_text(busy[most], makespan_ps)} of the run, carrying "
+        f"{size_text(table['wire_bytes'][most].as_py())}{' each' if tied > 1 else ''}. "
     )
     worst = int(queued.argmax())
     if not queued[worst]:

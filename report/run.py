@@ -15,7 +15,7 @@ from .gpus import gpus
 from .links import links
 from .page import Head
 from .path import critical_path
-from .text import count_text, size_text, time_text
+from .text import count_text, short, size_text, time_text
 from .traffic import traffic
 from .view import View, micro
 
@@ -80,19 +80,19 @@ def _traffic(results: Results, size: int) -> View | None:
 
 def _head(results: Results, table: pa.Table, makespan_ps: int) -> Head:
     summary, manifest = results.summary, results.manifest
-    given = {**manifest, **summary}
     sent, reads = (int(table[c].to_numpy().sum()) for c in ("sent_bytes", "flag_reads"))
     told = [
         ("makespan", time_text(makespan_ps)),
         ("GPUs", f"{table.num_rows:,}"),
         ("payload sent", size_text(sent)),
         ("flag reads", f"{reads:,}"),
-        *facts(given),
+        *facts(summary),
     ]
+    where = "".join(f", {summary[key]}" for key in ("fabric", "mode") if isinstance(summary.get(key), str))
     return Head(
         results.path.resolve().name,
-        f"A run of {count_text(table.num_rows, 'GPU')} that took {time_text(makespan_ps)}.",
+        f"A run of {count_text(table.num_rows, 'GPU')}{short(where, 80)} that took {time_text(makespan_ps)}.",
         told,
-        warnings(given),
+        warnings(summary),
         {"Summary (JSON)": summary, "Manifest (JSON)": manifest},
     )

@@ -4,6 +4,7 @@ import html
 
 _TIMES = ((1_000_000_000_000, "s"), (1_000_000_000, "ms"), (1_000_000, "µs"), (1000, "ns"), (1, "ps"))
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB"), (1, "B"))
+_SPACE = "\u00a0"  # no line ends between a number and its unit
 _LABEL = 42  # characters of a name on an axis
 _HOVER = 160  # characters of a name in a hover label
 
@@ -16,7 +17,7 @@ def time_unit(largest_ps: int | float) -> tuple[int, str]:
 def time_text(time_ps: int | float) -> str:
     """Return a time in its best unit with four significant digits, such as `12.35 µs`."""
     scale, name = time_unit(time_ps)
-    return f"{_digits(time_ps / scale)} {name}" if time_ps else "0"
+    return f"{_digits(time_ps / scale)}{_SPACE}{name}" if time_ps else "0"
 
 
 def size_unit(largest_bytes: int | float) -> tuple[int, str]:
@@ -27,15 +28,20 @@ def size_unit(largest_bytes: int | float) -> tuple[int, str]:
 def size_text(size_bytes: int | float) -> str:
     """Return a size in its best decimal unit with four significant digits."""
     scale, name = size_unit(size_bytes)
-    return f"{_digits(size_bytes / scale)} {name}"
+    return f"{_digits(size_bytes / scale)}{_SPACE}{name}"
 
 
 def share_text(part: float, whole: float) -> str:
     """Return `part` of `whole` as a percentage."""
     if not whole:
-        return "0 %"
+        return f"0{_SPACE}%"
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.1f} %"
+    return f"{percent:.{0 if percent >= 10 or not percent else 1}f}{_SPACE}%"
+
+
+def error_text(error: float, sign: str = "+") -> str:
+    """Return a relative error as a signed percentage."""
+    return f"{100 * error:{sign}.1f}{_SPACE}%"
 
 
 def count_text(count: int, what: str) -> str:

@@ -35,7 +35,7 @@ def traffic(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> Vie
     sums, group = matrix(source, destination, size_bytes, gpus)
     if not sums.any():
         return None
-    names = [name(row, group, gpus) for row in range(len(sums))]
+    names = [_name(row, group, gpus) for row in range(len(sums))]
     what = "GPU" if group == 1 else f"group of {group} GPUs"
     note = "Payload, without headers; a row sends, a column receives."
     if group > 1:
@@ -52,7 +52,7 @@ def traffic(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> Vie
     )
 
 
-def name(row: int, group: int, gpus: int) -> str:
+def _name(row: int, group: int, gpus: int) -> str:
     """Name a row: `GPU 3`, or `GPUs 8-15`."""
     first, last = row * group, min(row * group + group, gpus) - 1
     return f"GPU {first}" if first == last else f"GPUs {first}-{last}"
@@ -82,31 +82,35 @@ def _plural(what: str) -> str:
 def _chart(sums: Ints, names: list[str], group: int) -> Chart:
     scale, unit = size_unit(int(sums.max()))
     shown = np.round(sums / scale, 3).tolist()
-    cells: list[list[float | None]] = [[value or None for value in row] for row in shown]
-    axis: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": ""}
-    if len(names) <= 64:
-        places = list(range(0, len(names), 1 if len(names) <= 32 else 4))
-        first = [str(place * group) if group == 1 else names[place][5:] for place in places]
-        axis |= {"tickvals": places, "ticktext": first}
-    title = "GPU" if group == 1 else f"group of {group} GPUs"
+    step = -(-len(names) // (32 if group == 1 else 8))
+    axis: dict[str, Any] = {
+        "type": "category",
+        "showgrid": False,
+        "tickvals": names[::step],
+        "ticktext": [name.split(" ")[1] for name in names[::step]],
+        "constrain": "domain",
+    }
+    gap = 1 if len(names) <= 64 else 0
     data = [
         {
             "type": "heatmap",
-            "z": cells,
+            "x": names,
+            "y": names,
+            "z": [[value or None for value in row] for row in shown],
             "colorscale": "@heat",
             "zmin": 0,
-            "xgap": 1 if len(names) <= 64 else 0,
-            "ygap": 1 if len(names) <= 64 else 0,
+            "zmax": max(map(max, shown)),
+            "xgap": gap,
+            "ygap": gap,
             "hoverongaps": False,
             "colorbar": {"title": {"text": unit, "side": "top"}, "thickness": 12, "outlinewidth": 0},
-            "hovertemplate": f"{title} %{{y}} to {title} %{{x}}: %{{z}} {unit}<extra></extra>",
+            "hovertemplate": f"%{{y}} to %{{x}}: %{{z}} {unit}<extra></extra>",
         }
     ]
     layout = {
-        "xaxis": {**axis, "title": {"text": f"to {title}"}, "constrain": "domain"},
-        "yaxis": {**axis, "title": {"text": f"from {title}"}, "autorange": "reversed", "scaleanchor": "x",
-                  "constrain": "domain"},
-    }  # fmt: skip
+        "xaxis": {**axis, "title": {"text": "to GPU"}},
+        "yaxis": {**axis, "title": {"text": "from GPU"}, "autorange": "reversed", "scaleanchor": "x"},
+    }
     return Chart("Bytes from GPU to GPU", data, layout, 460)
 
 

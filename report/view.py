@@ -84,6 +84,11 @@ def left_out(shown: int, total: int, what: str, order: str) -> str:
     return f"{shown:,} of {total:,} {what}, {order}" if shown < total else ""
 
 
+def bar_gap(bars: int) -> float:
+    """Return the share of an axis between its bars: few bars stay slim."""
+    return max(0.3, 1 - bars / 12)
+
+
 def micro(values: Any) -> npt.NDArray[np.float64]:
     """Return picoseconds as microseconds, exact to the picosecond."""
     return np.round(np.asarray(values, np.float64) / 1e6, 6)

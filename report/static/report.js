@@ -21,7 +21,8 @@
   }
 
   function figure(chart) {
-    const axis = { gridcolor: color("grid"), linecolor: color("line"), zeroline: false, automargin: true };
+    const axis = { gridcolor: color("grid"), linecolor: color("line"), zeroline: false, automargin: true,
+      ticks: "outside", ticklen: 5, tickcolor: "rgba(0,0,0,0)" };
     const { data, layout } = themed({ data: chart.data, layout: chart.layout }, "");
     for (const name of Object.keys(layout)) {
       if (/^[xy]axis/.test(name)) layout[name] = { ...axis, ...layout[name] };
@@ -31,8 +32,9 @@
       font: { color: color("ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
       hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("soft"), activecolor: color("accent") },
-      margin: { l: 60, r: 20, t: 16, b: 44 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-      ...layout } };
+      margin: { l: 60, r: 20, t: 16, b: 44 },
+      ...layout,
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, ...layout.legend } } };
   }
 
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]] };

@@ -1,0 +1,176 @@
+"""Reports in a browser: drawn without errors and without a network, for eyes and for the keyboard."""
+
+from dataclasses import asdict
+
+import pytest
+
+from eidola.replay import explain
+from eidola.report import report
+
+from .runs import HOSTILE, fused, ring, saved, star
+
+VIEWS = ["path", "gpus", "flags", "links", "traffic", "collectives"]
+
+
+def reported(run):
+    path = [asdict(segment) for segment in explain(run).path]
+    return report(run, run.with_suffix(".html"), path)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The report of a run of 8 GPUs that was captured and has every view."""
+    folder = tmp_path_factory.mktemp("report")
+    return reported(saved(fused(8), star(8), folder / "small"))
+
+
+def sections(page):
+    return page.run("return [...document.querySelectorAll('main section')].map(s => s.id)")
+
+
+def test_every_view_is_drawn_without_errors_or_network(page, small):
+    page.open(small)
+    assert sections(page) == VIEWS
+    assert page.charts() == 6
+    assert page.undrawn() == []
+    assert page.console() == []
+    assert page.requests() == []
+
+
+def test_every_chart_has_a_sentence_and_a_table(page, small):
+    page.open(small)
+    lacking = page.run(
+        "return [...document.querySelectorAll('section')].filter(s => !s.querySelector('.finding').textContent"
+        " || !s.querySelector('details[data-table]')).map(s => s.id)"
+    )
+    assert lacking == []
+
+
+def test_light_and_dark_differ_and_the_charts_follow(page, small):
+    page.open(small)
+    page.run("document.documentElement.dataset.chosen = 'yes'; document.getElementById('theme').click()")
+    bar = "return getComputedStyle(document.querySelector('#gpus .barlayer .point path')).fill"
+    seen = {}
+    for _ in range(2):
+        theme = page.run("return document.documentElement.dataset.theme")
+        seen[theme] = (page.run("return getComputedStyle(document.body).backgroundColor"), page.run(bar))
+        page.run("document.getElementById('theme').click()")
+    assert set(seen) == {"light", "dark"}
+    assert all(light != dark for light, dark in zip(seen["light"], seen["dark"], strict=True))
+    assert page.console() == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_system_chooses_the_theme(page, small, theme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    page.open(small)
+    assert page.run("return document.documentElement.dataset.theme") == theme
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_tables_open_by_keyboard(page, small):
+    from selenium.webdriver.common.keys import Keys
+
+    page.open(small)
+    page.run("document.querySelector('#gpus details summary').focus()")
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    held = page.run(
+        "return [document.activeElement.getAttribute('role'), document.activeElement.getAttribute('aria-label')]"
+    )
+    assert held == ["region", "time by GPU"]  # the table scrolls by the arrow keys
+    assert page.run("return document.querySelectorAll('#gpus tbody tr').length") == 8
+
+
+def test_the_first_tab_skips_to_the_findings(page, small):
+    from selenium.webdriver.common.keys import Keys
+
+    page.open(small)
+    page.run("document.activeElement.blur()")
+    page.driver.find_element("tag name", "body").send_keys(Keys.TAB)
+    assert page.run("return document.activeElement.textContent") == "Skip to the findings"
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.run("return document.activeElement.id") == "main"
+
+
+def test_a_table_holds_what_the_run_holds(page, small):
+    from eidola.schemas import Results
+
+    page.open(small)
+    header, *rows = page.table("time by GPU")
+    gpus = Results(small.with_suffix("")).read("gpus").to_pylist()
+    waiting = header.index("waiting (µs)")
+    shown = [(row[0], float(row[waiting])) for row in rows]
+    assert shown == [(str(g["rank"]), pytest.approx(g["exposed_ps"] / 1e6, abs=1e-3)) for g in gpus]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_text(page, tmp_path, name):
+    """As kernel, flag, agent, communicator, operation, switch and entry of the summary at once."""
+    run = saved(
+        fused(3, 1, [name] * 5), star(3, name), tmp_path / "run", {"fabric": name, name: "x", "mode": name}
+    )
+    page.open(reported(run))
+    assert sections(page) == VIEWS
+    tables = page.run(
+        "return [...document.querySelectorAll('details[data-table] > summary')].map(s => s.textContent)"
+    )
+    for title in tables:
+        assert len(page.table(title.removeprefix("Table: "))) > 1
+    assert name in " ".join(cell for row in page.table("the path, in time order") for cell in row)
+    assert page.run("return window.hit") is None
+    assert page.run("return document.querySelectorAll('main b, main img, a[href^=http], svg a').length") == 0
+    assert page.undrawn() == []
+    assert page.console() == []
+    assert page.requests() == []
+
+
+def test_markup_in_names_is_shown_as_it_is_in_charts(page, tmp_path):
+    run = saved(fused(3, 1, ["k", "<b>f</b>&amp;", "a", "c", "<i>o</i>"]), star(3), tmp_path / "run")
+    page.open(reported(run))
+    ticks = "[...document.querySelectorAll('#flags .ytick text, #collectives .xtick text')]"
+    labels = page.run(f"return {ticks}.map(t => t.textContent)")
+    assert labels == [*(f"<b>f</b>&amp; of GPU {gpu}" for gpu in range(3)), "<i>o</i> 0"]
+
+
+def test_long_names_are_folded_and_there_in_full(page, tmp_path):
+    long = "k" * 10_000
+    page.open(reported(saved(fused(3, 1, [long] * 5), star(3), tmp_path / "run", {"note": long})))
+    page.table("the path, in time order")
+    folded = "return [...document.querySelectorAll('#path td details')].map(d => d.lastChild.textContent)"
+    assert long in page.run(folded)
+    assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert (
+        max(page.run("return [...document.querySelectorAll('svg text')].map(t => t.textContent.length)"))
+        < 200
+    )
+
+
+def test_a_run_of_1024_gpus_opens(page, tmp_path):
+    file = reported(saved(ring(1024, 8), star(1024), tmp_path / "run"))
+    assert file.stat().st_size < 8_000_000
+    page.open(file)
+    assert sections(page) == VIEWS
+    assert page.undrawn() == []
+    assert page.console() == []
+    assert page.run("return document.querySelectorAll('svg *').length") < 5000  # marks, however many GPUs
+    assert len(page.table("time by GPU")) == 1 + 500
+    page.run(
+        "[...document.querySelectorAll('#gpus button')].find(b => b.textContent.startsWith('Show all')).click()"
+    )
+    assert page.run("return document.querySelectorAll('#gpus tbody tr').length") == 1024
+
+
+def test_a_table_is_saved_as_csv_with_formulas_defused(page, tmp_path):
+    page.open(reported(saved(fused(3, 1, ["=1+1", '"f"', "a", "c", "o"]), star(3), tmp_path / "run")))
+    page.table("waiting by flag")
+    page.table("the path, in time order")
+    page.run(
+        "window.saved = []; HTMLAnchorElement.prototype.click = () => {};"
+        "URL.createObjectURL = blob => { blob.text().then(t => saved.push(t)); return 'blob:x'; };"
+        "for (const id of ['flags', 'path']) document.querySelector('#' + id + ' .tools button').click();"
+    )
+    flags, path = page.run("return new Promise(done => setTimeout(() => done(saved), 100))")
+    assert flags.splitlines()[1].startswith('"""f""",0,')
+    assert '"\'=1+1"' in path

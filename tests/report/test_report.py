@@ -1,0 +1,195 @@
+"""What a report says, read from the file itself."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from eidola.replay import IDEAL
+from eidola.report import report
+from eidola.report.collectives import Operation, collectives
+from eidola.report.intervals import union_length
+from eidola.report.text import label, short, size_text, time_text
+from eidola.report.traffic import matrix, traffic
+from eidola.schemas import InputError, TraceWriter, UsageError
+
+from .runs import HOSTILE, KIB, fused, ring, saved, star
+
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden_v1.eidola"
+
+
+def held(file):
+    """Return the page without its scripts, and the data that it embeds."""
+    text = file.read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), json.loads(data.group(1))
+
+
+def test_a_run_and_a_trace_give_a_file(tmp_path):
+    run = saved(fused(4), star(4), tmp_path / "run")
+    assert report(run, tmp_path / "run.html") == tmp_path / "run.html"
+    assert report(GOLDEN, tmp_path / "trace.html") == tmp_path / "trace.html"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.html", "trace.html"]
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path):
+    run = saved(fused(4), star(4), tmp_path / "run")
+    assert report(run, tmp_path / "a.html").read_bytes() == report(run, tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("program", [fused(4), fused(40, 1), ring(300, 2), fused(2, 30)], ids=str)
+def test_the_charts_are_valid_plotly(tmp_path, program):
+    """Validated by the library itself, once roles have become colors."""
+    file = report(saved(program, star(program.endpoints), tmp_path / "run"), tmp_path / "run.html")
+
+    def colored(value):
+        if isinstance(value, dict):
+            return {k: "Blues" if k == "colorscale" else colored(v) for k, v in value.items()}
+        return "#123456" if isinstance(value, str) and value.startswith("@") else value
+
+    charts = [chart for view in held(file)[1] for chart in view["charts"]]
+    assert len(charts) >= 4
+    for chart in charts:
+        go.Figure([colored(trace) for trace in chart["data"]], colored(chart["layout"]))
+
+
+def test_what_was_extrapolated_and_what_the_capture_cannot_tell_is_said(tmp_path):
+    summary = {"backends": ["gpu", "host"], "extrapolated": ["GPUs 4 to 7 repeat GPUs 0 to 3", "<b>"]}
+    text, _ = held(report(saved(fused(4), star(4), tmp_path / "run", summary), tmp_path / "r.html"))
+    assert "Captured on backend host: truth for order, sizes, counts and protocol" in text
+    assert "Extrapolated: GPUs 4 to 7 repeat GPUs 0 to 3; &lt;b&gt;" in text
+
+
+def test_a_run_without_messages_gives_the_other_views(tmp_path):
+    run = saved(ring(4, 3), star(4), tmp_path / "run", record="none")
+    text, _ = held(report(run, tmp_path / "r.html"))
+    assert re.findall(r'<section id="(\w+)"', text) == ["gpus", "links", "collectives"]
+
+
+def test_the_flag_waited_for_longest_and_who_raised_it(tmp_path):
+    """GPU 0 computes least, so it waits longest; its last flag comes from GPU 1, which posts to it last."""
+    text, data = held(report(saved(fused(8, 1), star(8), tmp_path / "run", wait=IDEAL), tmp_path / "r.html"))
+    assert "The longest wait was for ready of GPU 0" in text
+    assert "mostly for ready, raised by GPU" in text
+    table = next(t for view in data for t in view["tables"] if t["title"] == "waiting by flag")
+    columns = {c["name"]: c.get("values") or [c["unique"][i] for i in c["index"]] for c in table["columns"]}
+    assert columns["flag"] == ["ready"] * 8
+    assert columns["GPU"][0] == 0
+    assert columns["waited (µs)"] == sorted(columns["waited (µs)"], reverse=True)
+
+
+def test_embedded_data_cannot_end_its_script(tmp_path):
+    run = saved(fused(3, 1, HOSTILE[:5]), star(3, HOSTILE[5]), tmp_path / "run")
+    text = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert not set("<>&\u2028") & set(data)
+    assert json.loads(data)
+    assert "<script>window" not in text
+
+
+def test_colors_are_read_once_from_a_closed_page(tmp_path):
+    """The policy lets these scripts run, no others, and allows no connection."""
+    text = report(GOLDEN, tmp_path / "r.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in policy
+
+
+def test_what_is_neither_a_run_nor_a_trace_is_refused(tmp_path):
+    with pytest.raises(InputError, match="neither a run nor a trace"):
+        report(tmp_path, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="cannot be written"):
+        report(GOLDEN, tmp_path / "missing" / "r.html")
+
+
+def test_an_empty_trace_has_a_head_and_no_view(tmp_path):
+    with TraceWriter(tmp_path / "empty.eidola") as writer:
+        writer.write("ranks", 0, {"backend": ["gpu"]})
+    text, data = held(report(tmp_path / "empty.eidola", tmp_path / "r.html"))
+    assert data == []
+    assert "A trace of 1 rank" in text
+
+
+def test_the_traffic_matrix_sums_pairs():
+    source, destination, size = (
+        np.array([0, 0, 1, 2, 1]),
+        np.array([1, 1, 0, 2, 2]),
+        np.array([5, 6, 7, 8, 9]),
+    )
+    sums, group = matrix(source, destination, size, 3)
+    assert group == 1
+    assert sums.tolist() == [[0, 11, 0], [7, 0, 9], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rows", "group"), [(256, 256, 1), (257, 33, 8), (1024, 128, 8), (16384, 128, 128)]
+)
+def test_many_gpus_share_rows_and_lose_no_byte(gpus, rows, group):
+    source = np.arange(gpus)
+    sums, found = matrix(source, (source + 1) % gpus, np.full(gpus, KIB), gpus)
+    assert (sums.shape, found) == ((rows, rows), group)
+    assert sums.sum() == gpus * KIB
+
+
+def test_no_traffic_no_view():
+    here = np.zeros(3, np.int64)
+    assert traffic(here, here, here + 5, 4) is None
+
+
+def test_errors_are_signed_and_of_own_times():
+    """Own time: last start to latest end. Half the captured time is -50 %, twice is +100 %."""
+    both = {"predicted_skew_ps": 0, "captured_skew_ps": 10}
+    view = collectives(
+        [
+            Operation("all_reduce", "world", 0, 2, 8, "ring", 50, captured_ps=100, **both),
+            Operation("all_reduce", "world", 1, 2, 8, "ring", 200, captured_ps=100, **both),
+            Operation("all_reduce", "world", 2, 2, 8, "ring", 200),
+        ]
+    )
+    errors = next(c for c in view.tables[0].columns if c.name == "error (%)")
+    assert errors.values == [-50, 100, None]
+    assert "2 of 3 operations compared" in view.sentence
+    assert "worst is +100.0\u00a0%, all_reduce 1" in view.sentence
+
+
+def test_times_of_scaled_runs_are_not_compared_with_smaller_captures(tmp_path):
+    text, _ = held(report(saved(fused(4, captured=False), star(4), tmp_path / "run"), tmp_path / "r.html"))
+    assert "Nothing was captured at this size to compare with" in text
+
+
+def test_union_length_counts_overlap_once():
+    group = np.array([0, 0, 0, 2, 2])
+    start, end = np.array([5, 0, 20, 1, 2]), np.array([15, 10, 25, 9, 3])
+    assert union_length(group, start, end, 3).tolist() == [20, 0, 8]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999\u00a0ps"), (1_000, "1\u00a0ns"), (12_345_678, "12.35\u00a0µs"), (3 * 10**12, "3\u00a0s"),
+     (46_999_729_920, "47\u00a0ms"), (99_999, "100\u00a0ns")],
+)  # fmt: skip
+def test_times_read_in_their_best_unit(value, text):
+    assert time_text(value) == text
+
+
+def test_sizes_read_in_their_best_unit():
+    assert [size_text(n) for n in (0, 1, 1048576, 10**9)] == [
+        "0\u00a0B",
+        "1\u00a0B",
+        "1.049\u00a0MB",
+        "1\u00a0GB",
+    ]
+
+
+def test_labels_are_short_and_plain():
+    assert len(short("a" * 10_000)) == 42
+    assert short("void gemm" + "x" * 100 + "tail").startswith("void gemm")
+    assert short("void gemm" + "x" * 100 + "tail").endswith("tail")
+    assert label("<b>&amp;\n$x$</b>") == "&lt;b&gt;&amp;amp; &#36;x&#36;&lt;/b&gt;"
