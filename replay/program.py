@@ -55,6 +55,8 @@ OP_COLUMNS: dict[str, type] = {
     "flag": np.int32,  # write: slot at the destination, -1 none; wait: slot of the own endpoint
     "flag_step": np.int32,
     "ack": np.int32,  # write: slot at the source, added to one return-path latency after delivery; -1 none
+    "flow": np.int32,  # write: label of the flow, among those of its agent to that peer
+    "ordered": np.uint8,  # write: its flag shows only when all earlier writes of the flow have landed
     "expected": np.int64,
     "expected_step": np.int64,
 }
@@ -256,10 +258,14 @@ def write(
     peer_step: int = 0,
     flag_step: int = 0,
     ack: int = -1,
+    flow: int = 0,
+    ordered: bool = False,
 ) -> dict[str, int]:
     """Post `size_bytes` to `peer`: an endpoint, or with `relative` an offset from the caller's group position.
 
     On arrival one is added to slot `flag` there; one return-path latency later to slot `ack` of the writer.
+    Writes of one agent to one peer under one `flow` label are a flow: ECMP hashes it, and the flag of an `ordered`
+    write shows only when all earlier writes of the flow have landed (of itself true on a single path).
     """
     mode = Mode.RELATIVE if relative else Mode.ABSOLUTE
     return {"kind": Op.WRITE, "mode": mode, "peer": peer, "size_bytes": size_bytes, "flag": flag,
@@ -334,7 +340,7 @@ class Builder:
         return first
 
     def block(self, ops: list[dict[str, int]]) -> int:
-        """Return the block of these operations (of `compute`, `until`, `write`, `wait`); equal ones are one block."""
+        """Return the block of operations made by `compute`, `until`, `write`, `wait`; equal ones share it."""
         default = {"flag": -1, "ack": -1}
         rows = tuple(tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops)
         if rows not in self._blocks:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..fabric import Fabric
+from ..fabric import Fabric, Ints
 
 Pairs = frozenset[tuple[int, int]]
 Cycle = tuple[int, ...]
@@ -60,9 +60,9 @@ def _assign(cycles: Sequence[Cycle], places: Sequence[int], starts: Sequence[int
             return chosen
         for cycle in sorted(cycles, key=chosen.count):
             end = cycle[cycle.index(at[len(chosen)]) - 1]
-            if end not in ends and chosen.count(cycle) < most:
-                if found := search([*chosen, cycle], ends | {end}, most):
-                    return found
+            free = end not in ends and chosen.count(cycle) < most
+            if free and (found := search([*chosen, cycle], ends | {end}, most)):
+                return found
         return []
 
     fair = -(-len(at) // len(cycles))
@@ -143,18 +143,24 @@ def _links(cycle: Cycle) -> Iterator[tuple[int, int]]:
 
 
 def ring_speeds(fabric: Fabric, orders: Sequence[Sequence[int]]) -> list[int]:
-    """Return MB/s of payload over each ring's slowest link; 1 each in an ideal fabric and for a lone member."""
+    """Return MB/s of payload for each ring: its part of the slowest link, which the rings over it share evenly.
+
+    1 each in an ideal fabric and for a lone member.
+    """
     if fabric.ideal or len(orders[0]) < 2:
         return [1] * len(orders)
-    return [min(_speed(fabric, a, b) for a, b in _hops(order)) for order in orders]
+    links = [np.unique(np.concatenate([fabric.route(a, b) for a, b in _hops(order)])) for order in orders]
+    users = np.bincount(np.concatenate(links))
+    return [max(1, int((_usable(fabric, used) // users[used]).min())) for used in links]
 
 
 def _hops(order: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(order, [*order[1:], order[0]], strict=True))[:_SAMPLE]
 
 
-def _speed(fabric: Fabric, a: int, b: int) -> int:
-    links = fabric.route(a, b)
+def _usable(fabric: Fabric, links: Ints) -> Ints:
+    """Return MB/s that links carry in full packets."""
     payload = np.maximum(fabric.payload_bytes[links], 1)
     header = np.where(fabric.payload_bytes[links] > 0, fabric.header_bytes[links], 0)
-    return int((fabric.rate_mb_per_s[links] * payload // (payload + header)).min())
+    usable: Ints = fabric.rate_mb_per_s[links] * payload // (payload + header)
+    return usable

@@ -45,8 +45,8 @@ class Tuning:
 
     `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
     where that leaves the box. `copy` is the time in the kernel for a byte, as a multiple of its time on the
-    ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined (0: whole). `poll` makes
-    waits subject to the run's wait policy.
+    ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined
+    (0: whole). `poll` makes waits subject to the run's wait policy.
     """
 
     algorithm: str

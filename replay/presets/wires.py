@@ -47,7 +47,7 @@ class Wire:
 # 20.0 GB/s (src/graph/topo.h). 32 B a packet give 25 * 128 / 160 = 20.0.
 NVLINK2 = NVLINK3 = Wire(25_000, PATH_PS, header_bytes=32, payload_bytes=128)
 
-# NVLink4 (H100, H200): 25 GB/s; NCCL's SM90_NVLINK_BW is 20.6; 371 to 377 of 450 GB/s are measured (nccl issue 1264).
+# NVLink4 (H100, H200): 25 GB/s; NCCL's SM90_NVLINK_BW is 20.6; 371 to 377 of 450 are measured (nccl issue 1264).
 # 27 B a packet give 25 * 128 / 155 = 20.65, and 371.6 for 18 links.
 NVLINK4 = Wire(25_000, PATH_PS, header_bytes=27, payload_bytes=128)
 
@@ -63,9 +63,9 @@ PCIE3 = Wire(15_754, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE4 = Wire(31_508, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE5 = Wire(63_015, 500 * NS, header_bytes=24, payload_bytes=128)
 
-# 400, 200 and 100 Gb/s, RoCEv2: 82 B a packet (preamble 8, gap 12, Ethernet 14 + 4, IPv4 20, UDP 8, BTH 12, ICRC 4),
-# MTU 4096: 49.0, 24.5 and 12.3 GB/s. 150 ns a switch (Quantum-2 is below that, Ethernet ones are slower) and 20 m of
-# fibre at 5 ns/m.
+# 400, 200 and 100 Gb/s, RoCEv2: 82 B a packet (preamble 8, gap 12, Ethernet 14 + 4, IPv4 20, UDP 8, BTH 12,
+# ICRC 4), MTU 4096: 49.0, 24.5 and 12.3 GB/s. 150 ns a switch (Quantum-2 is below that, Ethernet ones are
+# slower) and 20 m of fibre at 5 ns/m.
 NET400 = Wire(50_000, 250 * NS, header_bytes=82, payload_bytes=4096)
 NET200 = Wire(25_000, 250 * NS, header_bytes=82, payload_bytes=4096)
 NET100 = Wire(12_500, 250 * NS, header_bytes=82, payload_bytes=4096)
