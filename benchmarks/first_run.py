@@ -1,0 +1,14 @@
+"""The first run of a process, imports included; prints JSON with the seconds that it took."""
+
+import json
+import time
+
+begin = time.perf_counter()
+
+from one_run import ring  # noqa: E402
+
+from eidola.replay.presets import preset  # noqa: E402
+from eidola.replay.run import run  # noqa: E402
+
+run(ring(4), preset("star", 4))
+print(json.dumps({"seconds": time.perf_counter() - begin}))

@@ -1,0 +1,77 @@
+"""One run in a process of its own: `one_run.py ring|all_to_all GPUS ENGINE none|messages|written`.
+
+Prints JSON: messages, seconds after compilation (`written`: with result tables, Parquet and hash), peak MiB.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from eidola.replay.presets import preset
+from eidola.replay.program import Builder, Program, wait, write
+from eidola.replay.run import run
+from eidola.schemas import Results, ResultsWriter, results_hash
+
+MIB = 1 << 20
+
+
+def ring(gpus: int) -> Program:
+    """Ring all-reduce: 2 (N - 1) steps, each a write of 1 MiB to the next GPU and a wait for the one before."""
+    builder = Builder(gpus)
+    everyone, flag = builder.group(list(range(gpus))), builder.flags(np.arange(gpus))
+    step = builder.block([write(1, MIB, flag, relative=True), wait(flag, 1, expected_step=1)])
+    for gpu in range(gpus):
+        builder.call(builder.agent(gpu, "ring"), step, 2 * (gpus - 1), group=everyone, position=gpu)
+    return builder.build()
+
+
+def all_to_all(gpus: int) -> Program:
+    """All-to-all posted at once: 1 MiB to rank + 1, rank + 2, ..., then a wait for all."""
+    builder = Builder(gpus)
+    everyone, flag = builder.group(list(range(gpus))), builder.flags(np.arange(gpus))
+    post = builder.block([write(1, MIB, flag, relative=True, peer_step=1)])
+    end = builder.block([wait(flag, gpus - 1)])
+    for gpu in range(gpus):
+        agent = builder.agent(gpu, "all-to-all")
+        builder.call(agent, post, gpus - 1, group=everyone, position=gpu)
+        builder.call(agent, end)
+    return builder.build()
+
+
+def main(kind: str, gpus: int, engine: str, rows: str) -> None:
+    make = {"ring": ring, "all_to_all": all_to_all}[kind]
+    record = "none" if rows == "none" else "messages"
+    run(make(4), preset("star", 4), engine=engine, segment_bytes=0, record=record)  # compiles, or loads
+    program, fabric = make(gpus), preset("star", gpus)
+    begin = time.perf_counter()
+    outcome = run(program, fabric, engine=engine, segment_bytes=0, record=record)
+    if rows == "written":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run"
+            with ResultsWriter(path) as writer:
+                for name, columns in outcome.tables().items():
+                    writer.write(name, columns)
+            results = Results(path)
+            results_hash({name: results.read(name) for name in results.tables()})
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        json.dumps(
+            {
+                "messages": program.messages,
+                "seconds": seconds,
+                "messages_per_s": program.messages / seconds,
+                "peak_mib": peak,
+                "makespan_us": outcome.makespan_ps / 1e6,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
