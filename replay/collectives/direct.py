@@ -1,5 +1,7 @@
 """Direct: every member writes straight to every other one, all at once or a pair at a time."""
 
+import numpy as np
+
 from .work import Call, Track, Work, runs
 
 
@@ -123,15 +125,20 @@ def _scatter(work: Work, p: int, flag: int) -> list[Call]:
 
 
 def _posted_by_split(work: Work) -> Track:
-    """Post what the split says; pairs without data send nothing."""
-    split, n = work.splits(), work.size
-    flag = work.flags(1, "all_to_allv")
+    """Post what the split says; pairs without data send nothing. Members that send alike share a block."""
+    split, n = np.array(work.splits(), np.int64), work.size
+    flag, group = work.flags(1, "all_to_allv"), work.group()
+    shared: dict[tuple[bytes, int], int] = {}
     track: Track = []
     for p in range(n):
-        sent = [(i, int(split[p][(p + i) % n])) for i in range(1, n)]
-        expected = sum(1 for q in range(n) if q != p and split[q][p])
-        ops = [work.write(i, size) for i, size in sent if size] + [work.wait(0, expected)]
-        track.append([*_start(work), work.call(ops, group=work.group(), position=p, flags=flag)])
+        sent = np.roll(split[p], -p)
+        expected = int(np.count_nonzero(split[:, p])) - int(split[p, p] > 0)
+        key = sent[1:].tobytes(), expected
+        if key not in shared:
+            ops = [work.write(i, size) for i, size in enumerate(sent.tolist()) if i and size]
+            shared[key] = work.builder.block([*ops, work.wait(0, expected)])
+        call: Call = {"block": shared[key], "group": group, "position": p, "flag_offset": flag}
+        track.append([*_start(work), call])
     return track
 
 
