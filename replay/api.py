@@ -44,6 +44,7 @@ class Arguments:
     law: Law = "weak"
     replicas: bool = False
     fill: bool = False
+    algorithms: dict[str, str] = field(default_factory=dict)
     segment_bytes: int = SEGMENT_BYTES
     record: Record = "messages"
     seed: int = 0
@@ -63,6 +64,7 @@ def replay(
     law: Law = "weak",
     replicas: bool = False,
     fill: bool = False,
+    algorithms: dict[str, str] | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     record: Record = "messages",
     seed: int = 0,
@@ -73,8 +75,8 @@ def replay(
     """Lower `trace`, run it, and write the folder `output`; without one, a folder that goes with the process.
 
     `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
-    See `lower` for `mode` and `targets`, `scale` for `law`, `replicas` and `fill`, `run` for the rest. `command` is
-    noted in the manifest. `progress` is called with (stage, done, total).
+    See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`, `run` for what
+    else there is. `command` is noted in the manifest. `progress` is called with (stage, done, total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
@@ -82,7 +84,7 @@ def replay(
     name = fabric.name if isinstance(fabric, Fabric) else str(fabric)
     arguments = Arguments(
         gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
-        segment_bytes, record, seed,
+        dict(algorithms or {}), segment_bytes, record, seed,
     )  # fmt: skip
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
@@ -128,7 +130,14 @@ def _replay(
     )
     network = fabric if isinstance(fabric, Fabric) else _fabric(fabric, plan.gpus, arguments.fabric_settings)
     progress("lowering", 0, plan.gpus)
-    lowered = lower(trace, network, mode=arguments.mode, targets=arguments.targets, plan=plan)
+    lowered = lower(
+        trace,
+        network,
+        mode=arguments.mode,
+        targets=arguments.targets,
+        plan=plan,
+        algorithms=arguments.algorithms,
+    )
     messages = lowered.program.messages
     progress("running", 0, messages)
     outcome = run(

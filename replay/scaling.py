@@ -1,6 +1,6 @@
 """The scaling verb: from the captured ranks to any number of GPUs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..schemas import Trace
 from .fabric import Fabric
@@ -18,6 +18,7 @@ def scale(
     fill: bool = False,
     mode: ReplayMode = "dependent",
     targets: Iterable[int] = (0,),
+    algorithms: Mapping[str, str] | None = None,
 ) -> Lowered:
     """Lower `trace` to a program of `gpus` GPUs, to be run on `fabric`; `Lowered.notes` lists what it extrapolates.
 
@@ -29,4 +30,4 @@ def scale(
     captured ranks stand for them.
     """
     plan = make_plan(trace, gpus, law=law, replicas=replicas, fill=fill)
-    return lower(trace, fabric, mode=mode, targets=targets, plan=plan)
+    return lower(trace, fabric, mode=mode, targets=targets, plan=plan, algorithms=algorithms)

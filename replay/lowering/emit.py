@@ -6,8 +6,8 @@ from ..fabric import Fabric
 from ..program import Builder
 from .acts import Grower
 from .expanding import Expanded, Expander
-from .items import Item, RankWork
-from .matching import Matcher
+from .items import Item, Part, RankWork
+from .matching import Instance, Matcher
 from .plan import Plan
 from .scripts import NO_BLOCK, AgentScript, Entry, Observers, Scripter
 
@@ -40,9 +40,25 @@ class Emitter:
         size = self.grower.gpus
         blocks = [range(first, first + size) for first in range(0, self.plan.gpus, size)]
         groups = [self.builder.group(list(block)) for block in blocks]
+        self._expand_in_order()
         for gpu in every:
             role, distances = self._role(mode, gpu)
             self._emit_gpu(gpu, role, distances, groups[gpu // size])
+
+    def _expand_in_order(self) -> None:
+        """Expand the operations of each communicator in its own order, which its channels then keep."""
+        instances: dict[int, Instance] = {}
+        for gpu in range(self.plan.gpus):
+            for part in self._parts(self.plan.source(gpu)):
+                if found := self.matcher.find(gpu, part):
+                    instances[id(found)] = found
+        self.matcher.unmatched.clear()  # each part is looked up once more, when its agent is written
+        for instance in sorted(instances.values(), key=lambda i: (i.communicator, i.sequence, i.members)):
+            if not self.targets or self.targets & set(instance.members):
+                self.expander.expand(instance)
+
+    def _parts(self, rank: int) -> list[Part]:
+        return [part for item in self.works[rank].items() for part in item.parts]
 
     def _captured_flags(self, every: list[int]) -> int:
         """Reserve a slot a class and distance; the index in a class's name is the distance to the writer."""
@@ -87,10 +103,9 @@ class Emitter:
             expanded = [
                 self._expanded(gpu, entry.item) if entry.item.parts else [] for entry in script.entries
             ]
-            if role == "eidolon" and any(entry.item.parts for entry in script.entries):
-                members = {member for e in expanded for found in e if found for member in found.members}
-                if not members & self.targets:
-                    continue
+            joins = any(entry.item.parts for entry in script.entries)
+            if role == "eidolon" and joins and not any(found for each in expanded for found in each):
+                continue  # no target takes part
             agent = self.builder.agent(gpu, script.name)
             for entry, found in zip(script.entries, expanded, strict=True):
                 self._emit_entry(gpu, agent, entry, found, role, group)
@@ -99,7 +114,7 @@ class Emitter:
         """Return the expansion of each of an item's parts, sends first; None for what cannot be expanded."""
         parts = sorted(item.parts, key=lambda part: part.operation == "recv")
         instances = [self.matcher.find(gpu, part) for part in parts]
-        return [self.expander.expand(instance) if instance else None for instance in instances]
+        return [self.expander.expanded(instance) if instance else None for instance in instances]
 
     def _emit_entry(
         self, gpu: int, agent: int, entry: Entry, expanded: list[Expanded | None], role: str, group: int

@@ -8,6 +8,7 @@ A gap counts only from the latest predecessor's end, and a host call that waits 
 for: time blocked is never compute.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ class Part:
     algorithm: str | None
     protocol: str | None
     channels: int | None
+    element_bytes: int
     start_ns: int
     end_ns: int
 
@@ -189,7 +191,7 @@ def _home(
 
 
 _PART = ("span", "communicator", "sequence", "operation", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",
-         "algorithm", "protocol", "channels", "start_ns", "end_ns")  # fmt: skip
+         "algorithm", "protocol", "channels", "dtype", "start_ns", "end_ns")  # fmt: skip
 
 
 def _add_collectives(
@@ -222,26 +224,19 @@ def _add_collectives(
 
 
 def _part(rank: int, row: tuple[Any, ...]) -> Part:
-    (
-        _,
-        communicator,
-        sequence,
-        operation,
-        size,
-        sent,
-        received,
-        peer,
-        algorithm,
-        protocol,
-        channels,
-        start,
-        end,
-    ) = row
+    _, communicator, sequence, operation, size, sent, received, peer, *how, dtype, start, end = row
+    algorithm, protocol, channels = how
     return Part(
         rank, communicator, sequence, operation, -1 if size is None else size,
         None if sent is None else tuple(sent), None if received is None else tuple(received),
-        peer, algorithm, protocol, channels, start, end,
+        peer, algorithm, protocol, channels, _element_bytes(dtype), start, end,
     )  # fmt: skip
+
+
+def _element_bytes(dtype: str | None) -> int:
+    """Return the bytes of an element: the first number in a type's name is its bits (`bfloat16`, `float8e4m3`)."""
+    bits = re.search(r"\d+", dtype or "")
+    return max(1, int(bits[0]) // 8) if bits else 1
 
 
 def _ordered(items: list[Item]) -> list[Item]:

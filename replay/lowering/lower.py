@@ -1,6 +1,6 @@
 """Lower a trace to a program: `lower`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -36,13 +36,15 @@ def lower(
     mode: ReplayMode = "dependent",
     targets: Iterable[int] = (0,),
     plan: Plan | None = None,
+    algorithms: Mapping[str, str] | None = None,
 ) -> Lowered:
     """Lower `trace` to what `plan` asks for (default: the captured ranks, as they are), to be run on `fabric`.
 
     `dependent`: every GPU runs on its own. `timed`: what was recorded happens at its captured time, waits only
     observe, and collectives start at each rank's captured start and run on their own inside. `target`: the GPUs in
     `targets` run on their own; of the others (eidolons) only their writes to targets remain, at captured times,
-    and they join collectives that a target takes part in at their captured start.
+    and they join collectives that a target takes part in at their captured start. `algorithms`, by operation,
+    override what was captured or what the library would choose (`{"all_reduce": "direct"}`).
 
     Raises UsageError for arguments that make no sense and for captured flags that no count explains, SchemaError
     for a trace that breaks the schema.
@@ -57,7 +59,7 @@ def lower(
     matcher = Matcher(plan)
     for work in works.values():
         matcher.add(work)
-    expander = Expander(builder, fabric, plan)
+    expander = Expander(builder, fabric, plan, algorithms or {}, apart=mode == "timed")
     Emitter(builder, fabric, plan, works, grower, matcher, expander, chosen).emit(mode)
     notes = _notes(plan, works, matcher, expander, mode)
     return Lowered(builder.build(), mode, plan.law, len(works), notes)

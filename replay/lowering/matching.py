@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from math import lcm
 
 from .items import Part, RankWork
 from .plan import Group, Plan
@@ -13,7 +12,7 @@ _SPLIT = ("all_to_all", "all_to_allv")
 
 @dataclass(frozen=True)
 class Instance:
-    """One operation to expand: the GPUs in group order, and each one's part as captured."""
+    """One operation to expand: the GPUs in group order, and each one's part as captured; `copy` of the job."""
 
     operation: str
     communicator: str
@@ -21,6 +20,7 @@ class Instance:
     members: tuple[int, ...]
     parts: tuple[Part, ...]
     captured_size: int
+    copy: int
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Matcher:
     _parts: dict[tuple[str, int], dict[int, Part]] = field(default_factory=dict)
     _pairs: dict[tuple[str, int, int, int, str], Part] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Instance | str] = field(default_factory=dict)
+    _inside: dict[tuple[object, ...], frozenset[int]] = field(default_factory=dict)
     _members: dict[tuple[str, int], list[int]] = field(default_factory=dict)
 
     def add(self, work: RankWork) -> None:
@@ -51,6 +52,7 @@ class Matcher:
         if key not in self._found:
             found = self._pair_of(gpu, part) if part.operation in _PAIR else self._group_of(gpu, part)
             self._found[key] = found
+            self._inside[key] = frozenset() if isinstance(found, str) else frozenset(found.members)
         instance = self._found[key]
         if isinstance(instance, str):
             self.unmatched[instance] += 1
@@ -75,7 +77,8 @@ class Matcher:
             return f"{name}: the operation is not known"
         if group is None:
             return f"{name}: the trace does not say who its members are"
-        members = self._gpus(group, self._block(gpu, part))
+        block = self._block(gpu, part)
+        members = self._gpus(group, block)
         if members is None:
             return f"{name}: not all of its {group.size} members were captured"
         held = self._parts[name, part.sequence]
@@ -89,7 +92,7 @@ class Matcher:
         if any(p.size_bytes < 0 and p.operation != "barrier" for p in known):
             return f"{name}: the trace does not say how many bytes {part.operation} moved"
         operation = "all_to_allv" if any(p.operation == "all_to_allv" for p in known) else part.operation
-        return Instance(operation, name, part.sequence, tuple(members), tuple(known), group.size)
+        return Instance(operation, name, part.sequence, tuple(members), tuple(known), group.size, block)
 
     def _gpus(self, group: Group, block: int) -> list[int] | None:
         """Return the group's GPUs in its order: of all blocks of the job where it grows, else of one."""
@@ -131,24 +134,6 @@ class Matcher:
             return f"{name}: the other side of a {part.operation} was not captured"
         if max(sent.size_bytes, received.size_bytes) < 0:
             return f"{name}: the trace does not say how many bytes {part.operation} moved"
-        block = self._block(gpu, part) * len(self.plan.job)
-        members = tuple(block + group.members[end] for end in pair)
-        return Instance("send", name, part.sequence, members, (sent, received), group.size)
-
-
-def tiled(split_bytes: tuple[int, ...], members: int, total_bytes: int) -> list[int]:
-    """Share `total_bytes` out over `members` in the captured proportions, repeated; the sum is exact.
-
-    With as many members as captured and the captured total, that is the captured split.
-    """
-    size = len(split_bytes)
-    copies = [len(range(j % size, members, size)) for j in range(members)]
-    common = lcm(*set(copies))
-    weights = [split_bytes[j % size] * common // copies[j] for j in range(members)]
-    whole, shares, done, before = sum(weights), [], 0, 0
-    for weight in weights:
-        before += weight
-        upto = total_bytes * before // whole if whole else 0
-        shares.append(upto - done)
-        done = upto
-    return shares
+        block = self._block(gpu, part)
+        members = tuple(block * len(self.plan.job) + group.members[end] for end in pair)
+        return Instance("send", name, part.sequence, members, (sent, received), 2, block)

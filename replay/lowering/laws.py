@@ -1,0 +1,71 @@
+"""Size laws: what a rank's part in a collective becomes when its group grows.
+
+Data parallel: the buffer of an all-reduce is constant. FSDP: the full parameters are constant, so shards of
+all-gather shrink while reduce-scatter's whole input stays. Expert parallel: the bytes a rank sends in an all-to-all
+are constant, so every peer's share shrinks. Strong scaling divides the batch, and with it what depends on it:
+all-to-all, send and receive.
+"""
+
+from math import lcm
+
+import numpy as np
+
+from ..fabric import Ints
+from .items import Part
+from .plan import Law
+
+_KEPT = "buffer kept"
+LAW_OF = {
+    "all_reduce": f"{_KEPT} (data parallel)",
+    "all_gather": "full size kept, each rank's shard shrinks (FSDP)",
+    "reduce_scatter": "full size kept, each rank's shard shrinks (FSDP)",
+    "all_to_all": "bytes a rank kept, each peer's share shrinks (expert parallel)",
+    "all_to_allv": "bytes a rank kept, its captured splits repeated (expert parallel)",
+    "gather": "each rank's contribution kept",
+}
+_BATCH = ("all_to_all", "all_to_allv", "send", "recv")
+
+
+def law_of(operation: str, law: Law) -> str:
+    """Return the law of an operation in words."""
+    divided = "; the batch divided" if law == "strong" and operation in _BATCH else ""
+    return LAW_OF.get(operation, _KEPT) + divided
+
+
+def size_bytes(operation: str, size: int, captured: int, members: int, law: Law) -> int:
+    """Return a rank's buffer in a group of `members` that was captured with `captured`."""
+    divided = operation == "all_gather" or (law == "strong" and operation in _BATCH)
+    return -(-size * captured // members) if divided else size
+
+
+def split_bytes(parts: list[Part], captured: int, law: Law) -> Ints:
+    """Return (N, N) bytes from each member to each, for members that each repeat one of `captured` ranks.
+
+    A part without splits shares its buffer out evenly.
+    """
+    members = len(parts)
+    rows: dict[int, Ints] = {}
+    for part in parts:
+        if id(part) not in rows:
+            split = part.in_split_bytes or (1,) * captured
+            total = sum(split) if part.in_split_bytes else part.size_bytes
+            total = size_bytes("all_to_allv", total, captured, members, law)
+            rows[id(part)] = tiled(split, members, total, part.element_bytes)
+    return np.stack([rows[id(part)] for part in parts])
+
+
+def tiled(split: tuple[int, ...], members: int, total_bytes: int, unit_bytes: int = 1) -> Ints:
+    """Share `total_bytes` out over `members` in the captured proportions, repeated; (members,), the sum exact.
+
+    Shares are whole units where what was captured is. With the captured number and total it is the captured split.
+    """
+    size = len(split)
+    copies = [len(range(j % size, members, size)) for j in range(members)]
+    common = lcm(*set(copies))
+    weights = [split[j % size] * common // copies[j] for j in range(members)]
+    unit = unit_bytes if all(size % unit_bytes == 0 for size in (*split, total_bytes)) else 1
+    whole, upto, before = sum(weights), [0], 0
+    for weight in weights:
+        before += weight
+        upto.append(total_bytes // unit * before // whole * unit if whole else 0)
+    return np.diff(np.array(upto, np.int64))
