@@ -15,7 +15,7 @@ import numpy as np
 from eidola.replay.presets import preset
 from eidola.replay.program import Builder, Program, wait, write
 from eidola.replay.run import run
-from eidola.schemas import Results, ResultsWriter, results_hash
+from eidola.schemas import ResultsWriter, results_hash
 
 MIB = 1 << 20
 
@@ -52,12 +52,9 @@ def main(kind: str, gpus: int, engine: str, rows: str) -> None:
     outcome = run(program, fabric, engine=engine, segment_bytes=0, record=record)
     if rows == "written":
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "run"
-            with ResultsWriter(path) as writer:
-                for name, columns in outcome.tables().items():
-                    writer.write(name, columns)
-            results = Results(path)
-            results_hash({name: results.read(name) for name in results.tables()})
+            tables = outcome.tables()
+            with ResultsWriter(Path(folder) / "run") as writer:
+                results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

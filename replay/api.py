@@ -151,8 +151,8 @@ def _replay(
     )
     progress("writing", messages, messages)
     with writer:
-        tables = {name: writer.write(name, columns) for name, columns in outcome.tables().items()}
-        digest = results_hash(tables)
+        tables = outcome.tables()
+        digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
         writer.summary = summarise(trace, lowered, outcome, arguments) | {"results_hash": digest}
         writer.manifest = {
             "inputs": _inputs(trace, fabric),

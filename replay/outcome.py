@@ -1,18 +1,22 @@
 """What a run gave: times and totals, and the result tables made of them."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..schemas import RESULT_TABLES, conform
 from .engine.layout import FINISHED, HOP_ROW, Final
 from .fabric import Fabric
 from .intervals import union_length
 from .program import ACTIVITY_KINDS, Ints, Mode, Op, Program
 from .waiting import Policy, WaitPolicy
 
+Columns = pa.Table | dict[str, Any]
+_CHUNK = 1 << 18
 _COMPUTING = tuple(ACTIVITY_KINDS.index(kind) for kind in ("kernel", "copy", "phase"))
 _COLLECTIVE = ACTIVITY_KINDS.index("collective")
 
@@ -61,30 +65,20 @@ class Outcome:
         return np.where(end < 0, 0, start), np.maximum(end, 0)
 
     @cached_property
-    def waits(self) -> dict[str, Ints]:
-        """What is known of every wait before the run; see Program.wait_rows."""
-        return self.program.wait_rows()
-
-    @cached_property
-    def messages(self) -> dict[str, Ints]:
-        """What is known of every message before the run; see Program.message_rows."""
-        return self.program.message_rows()
-
-    @cached_property
     def observed_ps(self) -> Ints:
         """(waits,) when each OBSERVE wait's flag reached its count; -1: never, or another kind of wait."""
         arrival = np.full(self.program.waits, -1, np.int64)
-        wanted = np.flatnonzero(self.waits["mode"] == Mode.OBSERVE)
-        if not len(wanted) or not self.recorded:
+        if not self._has(Mode.OBSERVE) or not self.recorded:
             return arrival
-        rows = self.messages
+        waits, rows = self.program.wait_rows(), self.program.message_rows()
+        wanted = np.flatnonzero(waits["mode"] == Mode.OBSERVE)
         raising = np.flatnonzero((rows["flag"] >= 0) & (self.final.rows.messages["arrival_ps"] >= 0))
         flag = self.program.flag_first[rows["destination"][raising]] + rows["flag"][raising]
         landed = self.final.rows.messages["arrival_ps"][raising]
         order = np.lexsort((landed, flag))
         flag, landed = flag[order], landed[order]
-        own = self.program.flag_first[self.waits["endpoint"][wanted]] + self.waits["flag"][wanted]
-        expected = self.waits["expected"][wanted]
+        own = self.program.flag_first[waits["endpoint"][wanted]] + waits["flag"][wanted]
+        expected = waits["expected"][wanted]
         at = np.searchsorted(flag, own) + expected - 1
         reached = (expected > 0) & (at < np.searchsorted(flag, own, side="right"))
         arrival[wanted[reached]] = landed[at[reached]]
@@ -93,18 +87,26 @@ class Outcome:
 
     def causality_violations(self) -> int:
         """Return how many OBSERVE waits the capture ended before their simulated arrival."""
-        observed = self.waits["mode"] == Mode.OBSERVE
+        if not self._has(Mode.OBSERVE):
+            return 0
+        waits = self.program.wait_rows()
+        observed = waits["mode"] == Mode.OBSERVE
         arrival = self.observed_ps[observed]
-        return int(((arrival < 0) | (arrival > self.waits["deadline_ps"][observed])).sum())
+        return int(((arrival < 0) | (arrival > waits["deadline_ps"][observed])).sum())
+
+    def _has(self, mode: Mode) -> bool:
+        """Whether some wait is of this mode."""
+        ops = self.program.ops
+        return bool(((ops["kind"] == Op.WAIT) & (ops["mode"] == mode)).any())
 
     @cached_property
     def _released(self) -> Ints:
         """(waits + 1,) message that last released the agent before each wait, by canonical index; -1 none."""
         message = self.final.rows.waits["message"]
-        agent = self.waits["agent"]
+        first = self.program.wait_first[self.program.call_first]
         index = np.arange(len(message))
         last = np.maximum.accumulate(np.where(message >= 0, index, -1)) if len(message) else index
-        same = (last >= 0) & (agent[np.maximum(last, 0)] == agent)
+        same = last >= np.repeat(first[:-1], np.diff(first))
         after = np.where(same, message[np.maximum(last, 0)], -1)
         return np.concatenate(([-1], after)).astype(np.int64)
 
@@ -114,23 +116,26 @@ class Outcome:
         first = self.program.wait_first[self.program.call_first[agent]]
         return np.where(waits_before > first, self._released[waits_before], -1)
 
-    def tables(self) -> dict[str, pa.Table | dict[str, Any]]:
-        """Return the result tables, by name, each a mapping from column to values."""
-        made = {
-            "agents": self._agents(),
-            "activities": self._activities(),
-            "links": self._links(),
-            "link_use": self._link_use(),
-            "collectives": self._collectives(),
-            "gpus": self._gpus(),
+    def tables(self) -> Mapping[str, Columns]:
+        """Return the result tables by name, each made anew when it is taken: large runs hold one at a time."""
+        makers: dict[str, Callable[[], Columns]] = {
+            "agents": self._agents,
+            "activities": self._activities,
+            "links": self._links,
+            "link_use": self._link_use,
+            "collectives": self._collectives,
+            "gpus": self._gpus,
         }
         if self.recorded:
-            made |= {"messages": self._messages(), "waits": self._waits()}
+            makers |= {
+                "messages": partial(_chunked, "messages", self.program.messages, self._messages),
+                "waits": partial(_chunked, "waits", self.program.waits, self._waits),
+            }
         if len(self.final.rows.hops):
-            made["hops"] = self._hops()
-        return made
+            makers["hops"] = self._hops
+        return _Lazy(makers)
 
-    def _agents(self) -> dict[str, Any]:
+    def _agents(self) -> Columns:
         program, agents = self.program, self.final.agents
         first = program.call_first
         return {
@@ -146,7 +151,7 @@ class Outcome:
             "polls": agents["polls"],
         }
 
-    def _activities(self) -> dict[str, Any]:
+    def _activities(self) -> Columns:
         columns, (start, end) = self.program.activities, self.activity_times
         size = len(start)
         first_call = np.full(size, -1, np.int64)
@@ -173,11 +178,12 @@ class Outcome:
             "released_by": released,
         }
 
-    def _messages(self) -> dict[str, Any]:
-        known, rows, program = self.messages, self.final.rows.messages, self.program
+    def _messages(self, start: int, end: int) -> Columns:
+        program, rows = self.program, self.final.rows.messages[start:end]
+        known = program.message_rows(start, end)
         waits_before = program.wait_first[known["call"]] + _before(program, known, Op.WAIT)
         return {
-            "message": np.arange(len(rows)),
+            "message": np.arange(start, start + len(rows)),
             "agent": known["agent"],
             "activity": known["activity"],
             "source_rank": known["source"],
@@ -192,13 +198,13 @@ class Outcome:
             "released_by": self._released_before(known["call"], waits_before),
         }
 
-    def _waits(self) -> dict[str, Any]:
-        known, rows = self.waits, self.final.rows.waits
+    def _waits(self, start: int, end: int) -> Columns:
+        known, rows = self.program.wait_rows(start, end), self.final.rows.waits[start:end]
         observe = known["mode"] == Mode.OBSERVE
         polled = self.wait.kind.name.lower() if self.wait.kind is not Policy.IDEAL else "ideal"
         kinds = np.where(observe, 1, np.where(known["mode"] == Mode.POLL, 2, 0))
         return {
-            "wait": np.arange(len(rows)),
+            "wait": np.arange(start, start + len(rows)),
             "agent": known["agent"],
             "activity": known["activity"],
             "rank": known["endpoint"],
@@ -207,7 +213,7 @@ class Outcome:
             "expected": known["expected"],
             "policy": _named(("event", "observe", polled), kinds),
             "start_ps": rows["start_ps"],
-            "arrival_ps": np.where(observe, self.observed_ps, rows["arrival_ps"]),
+            "arrival_ps": np.where(observe, self.observed_ps[start:end], rows["arrival_ps"]),
             "end_ps": rows["end_ps"],
             "polls": rows["polls"],
             "released_by": rows["message"],
@@ -226,7 +232,7 @@ class Outcome:
                     names[at] = entry.name if entry.count == 1 else f"{entry.name}[{int(flag[at]) - base}]"
         return _named(names, index)
 
-    def _links(self) -> dict[str, Any]:
+    def _links(self) -> Columns:
         fabric, queues = self.fabric, self.final.queues[: self.fabric.links]
         names = np.array(fabric.node_names, object)
         source, destination = names[fabric.source], names[fabric.destination]
@@ -240,7 +246,7 @@ class Outcome:
             **{name: queues[name] for name in ("wire_bytes", "segments", "busy_ps", "queued_ps")},
         }
 
-    def _link_use(self) -> dict[str, Any]:
+    def _link_use(self) -> Columns:
         link, where = np.nonzero(self.final.use)
         width = self.final.bin_ps
         return {
@@ -250,7 +256,7 @@ class Outcome:
             "busy_ps": self.final.use[link, where],
         }
 
-    def _collectives(self) -> dict[str, Any]:
+    def _collectives(self) -> Columns:
         columns, (start, end) = self.program.activities, self.activity_times
         found = np.flatnonzero(columns["collective"] >= 0)
         found = found[np.argsort(columns["collective"][found], kind="stable")]
@@ -267,7 +273,7 @@ class Outcome:
             "captured_end_ns": _maybe(columns["captured_end_ns"][found]),
         }
 
-    def _gpus(self) -> dict[str, Any]:
+    def _gpus(self) -> Columns:
         program, size = self.program, self.program.endpoints
         kind, (start, end) = program.activities["kind"], self.activity_times
         rank = program.agent_endpoint[program.activities["agent"]]
@@ -275,10 +281,11 @@ class Outcome:
         busy = union_length(rank[computing], start[computing], end[computing], size)
         waiting = [(rank[kind == _COLLECTIVE], start[kind == _COLLECTIVE], end[kind == _COLLECTIVE])]
         sent, received, writes = self._traffic()
-        if self.recorded:
-            polled = self.waits["mode"] == Mode.POLL
-            rows = self.final.rows.waits[polled]
-            waiting.append((self.waits["endpoint"][polled], rows["start_ps"], rows["end_ps"]))
+        if self.recorded and self._has(Mode.POLL):
+            for low, high in _chunks(program.waits):
+                known, rows = program.wait_rows(low, high), self.final.rows.waits[low:high]
+                polled = known["mode"] == Mode.POLL
+                waiting.append((known["endpoint"][polled], rows["start_ps"][polled], rows["end_ps"][polled]))
         waiting.append((rank[computing], start[computing], end[computing]))
         owner, begin, stop = (np.concatenate(column) for column in zip(*waiting, strict=True))
         last = np.zeros(size, np.int64)
@@ -297,16 +304,48 @@ class Outcome:
 
     def _traffic(self) -> tuple[Ints, Ints, Ints]:
         """Return (E,) payload sent, payload received and writes, to and from other endpoints."""
-        known, size = self.messages, self.program.endpoints
-        away = known["source"] != known["destination"]
-        source, destination, weight = (known[n][away] for n in ("source", "destination", "size_bytes"))
-        sent = np.bincount(source, weight, size).astype(np.int64)
-        received = np.bincount(destination, weight, size).astype(np.int64)
-        return sent, received, np.bincount(source, minlength=size).astype(np.int64)
+        size = self.program.endpoints
+        sent, received, writes = np.zeros((3, size), np.int64)
+        for low, high in _chunks(self.program.messages):
+            known = self.program.message_rows(low, high)
+            away = known["source"] != known["destination"]
+            source, destination, weight = (known[n][away] for n in ("source", "destination", "size_bytes"))
+            sent += np.bincount(source, weight, size).astype(np.int64)
+            received += np.bincount(destination, weight, size).astype(np.int64)
+            writes += np.bincount(source, minlength=size)
+        return sent, received, writes
 
-    def _hops(self) -> dict[str, Any]:
+    def _hops(self) -> Columns:
         hops = self.final.rows.hops
         return {name: hops[name] for name in HOP_ROW.split()}
+
+
+class _Lazy(Mapping[str, Columns]):
+    """Tables that are made when they are taken."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Columns]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Columns:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _chunks(rows: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of rows to handle at once, which bounds the memory of intermediate columns."""
+    return ((start, min(start + _CHUNK, rows)) for start in range(0, rows, _CHUNK))
+
+
+def _chunked(name: str, rows: int, make: Callable[[int, int], Columns]) -> pa.Table:
+    """Return a large table, its columns made a chunk of rows at a time and kept in the schema's types."""
+    table = RESULT_TABLES[name]
+    parts = [conform(table, make(start, end)) for start, end in _chunks(rows)]
+    return pa.concat_tables([table.schema().empty_table(), *parts])
 
 
 def _before(program: Program, known: dict[str, Ints], kind: Op) -> Ints:

@@ -172,23 +172,24 @@ class Program:
         """Number of waits that a complete run executes."""
         return int(self.wait_first[-1])
 
-    def _rows(self, kind: Op) -> tuple[Ints, Ints, Ints]:
-        """Return call, operation and iteration of every message or wait, in canonical order."""
+    def _rows(self, kind: Op, start: int, end: int | None) -> tuple[Ints, Ints, Ints]:
+        """Return call, operation and iteration of messages or waits `start` to `end`, in canonical order."""
         first = self.message_first if kind is Op.WRITE else self.wait_first
         found, before = self._count(kind)
-        call = np.repeat(np.arange(len(first) - 1), np.diff(first))
-        within = np.arange(first[-1]) - first[call]
+        index = np.arange(start, first[-1] if end is None else min(end, first[-1]))
+        call = np.searchsorted(first, index, side="right") - 1
+        within = index - first[call]
         block = self.calls["block"][call]
         each = before[block + 1] - before[block]
         return call, found[before[block] + within % each], within // each
 
-    def message_rows(self) -> dict[str, Ints]:
-        """Return what is known of every message before the run: one array a column, in canonical order.
+    def message_rows(self, start: int = 0, end: int | None = None) -> dict[str, Ints]:
+        """Return what is known of messages `start` to `end` (default: all) before the run, in canonical order.
 
-        Columns: call, agent, activity, source, destination (endpoints), size_bytes, flag (slot; -1 none),
-        waits_before (waits of the program that stand before it, in canonical order).
+        One array a column: call, agent, activity, source, destination (endpoints), size_bytes, flag (slot; -1
+        none), op, turn (iteration of the call).
         """
-        call, op, turn = self._rows(Op.WRITE)
+        call, op, turn = self._rows(Op.WRITE, start, end)
         peer = self.ops["peer"][op] + turn * self.ops["peer_step"][op]
         relative = self.ops["mode"][op] == Mode.RELATIVE
         group = np.where(relative, self.calls["group"][call], 0)
@@ -210,12 +211,13 @@ class Program:
             "turn": turn,
         }
 
-    def wait_rows(self) -> dict[str, Ints]:
-        """Return what is known of every wait before the run: call, agent, activity, endpoint, flag, expected, mode.
+    def wait_rows(self, start: int = 0, end: int | None = None) -> dict[str, Ints]:
+        """Return what is known of waits `start` to `end` (default: all) before the run, in canonical order.
 
-        `deadline_ps` is the captured end of an OBSERVE wait, otherwise 0.
+        One array a column: call, agent, activity, endpoint, flag, expected, mode, deadline_ps (the captured end
+        of an OBSERVE wait, otherwise 0), op, turn (iteration of the call).
         """
-        call, op, turn = self._rows(Op.WAIT)
+        call, op, turn = self._rows(Op.WAIT, start, end)
         agent = self.calls["agent"][call]
         flag = self.ops["flag"][op] + self.calls["flag_offset"][call] + turn * self.ops["flag_step"][op]
         return {
@@ -269,7 +271,8 @@ def write(
     """
     mode = Mode.RELATIVE if relative else Mode.ABSOLUTE
     return {"kind": Op.WRITE, "mode": mode, "peer": peer, "size_bytes": size_bytes, "flag": flag,
-            "peer_step": peer_step, "flag_step": flag_step, "ack": ack}  # fmt: skip
+            "peer_step": peer_step, "flag_step": flag_step, "ack": ack, "flow": flow,
+            "ordered": ordered}  # fmt: skip
 
 
 def wait(

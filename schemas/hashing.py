@@ -1,7 +1,7 @@
 """The hash of a run's results: the same on every machine, for both engines, whatever wrote the files."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,35 @@ from .store import conform
 from .tables import RESULT_TABLES, Table
 
 
-def results_hash(tables: Mapping[str, pa.Table]) -> str:
+def results_hash(tables: Mapping[str, pa.Table] | Iterable[tuple[str, pa.Table]]) -> str:
     """Return the SHA-256 (hexadecimal) of the given result tables, independent of the order of their rows.
 
+    An iterable must give the tables in order of their names; each is let go before the next is asked for.
     Tables go in by name, rows by key, columns in the schema's order: a byte a row that says whether there is
     a value, then the values as little-endian integers (zero for none). Text is its lengths in UTF-8 bytes,
-    then those bytes. Raises UsageError for an unknown table, SchemaError for two rows with one key.
+    then those bytes. Raises UsageError for an unknown table or one out of order, SchemaError for two rows with
+    one key.
     """
-    digest = hashlib.sha256()
-    for name in sorted(tables):
+    digest, last = hashlib.sha256(), ""
+    for name, data in (
+        ((name, tables[name]) for name in sorted(tables)) if isinstance(tables, Mapping) else tables
+    ):
         if name not in RESULT_TABLES:
             raise UsageError(f"no table {name!r}; a run has {', '.join(RESULT_TABLES)}")
-        table = RESULT_TABLES[name]
-        data = _sorted(table, conform(table, tables[name]))
-        digest.update(f"{name} {table.version} {data.num_rows}\n".encode())
-        for column in table.columns:
-            digest.update(f"{column.name} {column.type}\n".encode())
-            _update(digest, data[column.name])
+        if name <= last:
+            raise UsageError(f"table {name!r} comes after {last!r}; give the tables in order of their names")
+        _update_table(digest, RESULT_TABLES[name], data)
+        last = name
+        del data
     return digest.hexdigest()
+
+
+def _update_table(digest: "hashlib._Hash", table: Table, data: pa.Table) -> None:
+    data = _sorted(table, conform(table, data))
+    digest.update(f"{table.name} {table.version} {data.num_rows}\n".encode())
+    for column in table.columns:
+        digest.update(f"{column.name} {column.type}\n".encode())
+        _update(digest, data[column.name])
 
 
 def _sorted(table: Table, data: pa.Table) -> pa.Table:

@@ -8,8 +8,8 @@ from eidola.schemas import Results, ResultsWriter, results_hash
 
 def save(outcome: Outcome, path: Path, **inputs: object) -> Results:
     with ResultsWriter(path) as writer:
-        tables = {name: writer.write(name, columns) for name, columns in outcome.tables().items()}
-        digest = results_hash(tables)
+        tables = outcome.tables()
+        digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
         writer.summary = {"makespan_ps": outcome.makespan_ps, "results_hash": digest}
         writer.manifest = {"results_hash": digest, **inputs}
     return Results(path)
