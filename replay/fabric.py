@@ -70,16 +70,20 @@ class Fabric:
         first = np.searchsorted(self.source[order], np.arange(len(self.node_names) + 1))
         return order, first
 
-    def next_link(self, node: int, destination: int) -> int:
-        """Return the link that leaves `node` towards endpoint `destination`, or -1 where no rule matches."""
+    def next_links(self, node: int, destination: int) -> list[int]:
+        """Return the links that may be taken from `node` towards endpoint `destination`; empty without a rule."""
         for rule in range(self.rule_first[node], self.rule_first[node + 1]):
             low = self.rule_low[rule]
             if low <= destination < self.rule_high[rule]:
                 chosen = self.rule_base[rule] + (destination - low) // self.rule_stride[rule]
-                first = self.choice_first[chosen]
-                count = self.choice_first[chosen + 1] - first
-                return int(self.choices[first + destination % count]) if count else -1
-        return -1
+                choices = self.choices[self.choice_first[chosen] : self.choice_first[chosen + 1]]
+                return [int(link) for link in choices]
+        return []
+
+    def next_link(self, node: int, destination: int) -> int:
+        """Return the link that static routing takes, or -1 where no rule matches."""
+        links = self.next_links(node, destination)
+        return links[destination % len(links)] if links else -1
 
     def route(self, source: int, destination: int) -> list[int]:
         """Return the links from one endpoint to another; empty for itself and in an ideal fabric.

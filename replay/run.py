@@ -9,6 +9,7 @@ from ..schemas import StallError, UsageError
 from .fabric import Fabric
 from .outcome import Outcome
 from .program import Mode, Op, Program
+from .routing import STATIC, RoutingPolicy
 from .waiting import IDEAL, Policy, WaitPolicy
 
 Engine = Literal["compiled", "reference"]
@@ -22,6 +23,7 @@ def run(
     fabric: Fabric,
     *,
     wait: WaitPolicy = IDEAL,
+    routing: RoutingPolicy = STATIC,
     engine: Engine = "compiled",
     segment_bytes: int = SEGMENT_BYTES,
     record: Record = "messages",
@@ -29,22 +31,23 @@ def run(
 ) -> Outcome:
     """Run `program` to its end.
 
-    `wait` serves the waits of mode POLL. Messages move in segments of `segment_bytes`; 0: whole. `record` keeps
-    agents, activities and links (`none`), also messages and waits, or also every hop. `progress` is called now
-    and then with (messages landed, simulated picoseconds).
+    `wait` serves the waits of mode POLL; `routing` chooses among links. Messages move in segments of
+    `segment_bytes`; 0: whole. `record` keeps agents, activities and links (`none`), also messages and waits, or
+    also every hop. `progress` is called now and then with (messages landed, simulated picoseconds).
 
     Raises StallError, naming who waits for what, where the program cannot go on; UsageError where program and
     fabric do not fit.
     """
     _check(program, fabric, wait, segment_bytes)
+    routing.check(fabric)
     if engine == "compiled":
         from .engine import compiled
 
-        final = compiled.run(program, fabric, wait, segment_bytes, record, progress)
+        final = compiled.run(program, fabric, wait, routing, segment_bytes, record, progress)
     else:
         from .engine.reference import ReferenceEngine
 
-        final = ReferenceEngine(program, fabric, wait, segment_bytes, record).run()
+        final = ReferenceEngine(program, fabric, wait, routing, segment_bytes, record).run()
     outcome = Outcome(program, fabric, wait, segment_bytes, final)
     if blocked := outcome.blocked():
         raise StallError(_stall(program, outcome, blocked))

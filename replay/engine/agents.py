@@ -16,9 +16,11 @@ from .layout import (
     GROW_MESSAGES,
     HOPS,
     NO_ROUTE,
+    ORDERED,
     TIMERS,
+    UNORDERED,
 )
-from .links import append, inject, next_link
+from .links import append, choose, inject
 
 _COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
 _UNTIL, _RELATIVE = int(Mode.UNTIL), int(Mode.RELATIVE)
@@ -127,17 +129,19 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     source = code.agent_endpoint[at]
     destination = target(code, call, op, turn)
     local = destination == source or net.first_own == 0
-    link = net.first_own + source if local else next_link(net, source, destination)
-    if link < 0:
-        return NO_ROUTE
     shift = call.flag_offset + turn * op.flag_step
     slot = sim.register[FREE_MESSAGE]
     message = sim.messages[slot]
-    sim.register[FREE_MESSAGE] = message.id
+    following = message.id
     message.id = sim.agents[at].message
-    sim.agents[at].message += 1
     message.source = source
     message.destination = destination
+    message.flow = op.flow
+    link = net.first_own + source if local else choose(net, sim, source, slot, 0)
+    if link < 0:
+        return NO_ROUTE
+    sim.register[FREE_MESSAGE] = following
+    sim.agents[at].message += 1
     message.size_bytes = op.size_bytes
     message.segments = 1 if local else segments_of(net, op.size_bytes)
     message.landed = 0
@@ -146,6 +150,8 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     message.queued_ps = 0
     message.link = -1
     message.weight_ps = -1
+    if len(code.flow_of):
+        join_flow(code, sim, slot, op.ordered)
     index = sim.register[FREE_ENTRY]
     entry = sim.entries[index]
     sim.register[FREE_ENTRY] = entry.next
@@ -162,6 +168,22 @@ def post(code, net, sim, rows, at, call, op, turn, now):
         rows.messages[message.id].post_ps = now
         rows.messages[message.id].start_ps = start
     return DONE
+
+
+@jit
+def join_flow(code, sim, slot, ordered):
+    """Put a message at the end of its flow's list of messages in flight."""
+    message = sim.messages[slot]
+    message.flow = code.flow_of[message.id]
+    flow = sim.flows[message.flow]
+    message.kind = ORDERED if ordered else UNORDERED
+    message.before = flow.tail
+    message.after = -1
+    if flow.tail >= 0:
+        sim.messages[flow.tail].after = slot
+    else:
+        flow.head = slot
+    flow.tail = slot
 
 
 @jit

@@ -12,6 +12,7 @@ import numpy as np
 from ...schemas import UsageError
 from ..fabric import Fabric
 from ..program import Program
+from ..routing import RoutingPolicy
 from ..waiting import WaitPolicy
 from . import layout
 from .agents import raise_flag, run_agent, set_timer
@@ -27,15 +28,17 @@ from .layout import (
     GROW_HOPS,
     GROW_TIMERS,
     HEAP,
+    HELD,
     HOPS,
     LANDED,
     LOCAL_PS,
     NO_ROUTE,
     NOW,
+    ORDERED,
     PAUSED,
     TIMERS,
 )
-from .links import TRANSIT, enter, leave, next_link
+from .links import TRANSIT, choose, enter, leave, static_link
 
 _NEVER = np.iinfo(np.int64).max
 _SLOT_BITS = 31
@@ -51,7 +54,7 @@ def return_latency(net, source, destination):
     total = 0
     node = destination
     while node != source:
-        link = next_link(net, node, source)
+        link = static_link(net, node, source)
         total += net.links[link].latency_ps
         node = net.links[link].destination
     return total
@@ -65,7 +68,44 @@ def release(sim, slot):
 
 
 @jit
-def deliver(net, sim, rows, policy, slot, now):
+def show(net, sim, rows, policy, slot, now):
+    """Raise the flag of a message that has landed, and send its acknowledgement; or give its slot back."""
+    message = sim.messages[slot]
+    if message.flag >= 0:
+        raise_flag(sim, rows, policy, message.flag, message.id, now)
+    if message.ack >= 0:
+        back = return_latency(net, message.source, message.destination)
+        set_timer(sim, now + back, _FIRST_ACK + (message.id << _SLOT_BITS) + slot)
+    else:
+        release(sim, slot)
+
+
+@jit
+def leave_flow(net, sim, rows, policy, slot, now):
+    """Show a landed message of a flow, or hold it; then show those that it held back."""
+    message = sim.messages[slot]
+    if message.kind == ORDERED and message.before >= 0:
+        message.kind = HELD
+        return
+    flow = sim.flows[message.flow]
+    while slot >= 0:
+        message = sim.messages[slot]
+        first = message.before < 0
+        following = message.after
+        if first:
+            flow.head = following
+        else:
+            sim.messages[message.before].after = following
+        if following >= 0:
+            sim.messages[following].before = message.before
+        else:
+            flow.tail = message.before
+        show(net, sim, rows, policy, slot, now)
+        slot = following if first and following >= 0 and sim.messages[following].kind == HELD else -1
+
+
+@jit
+def deliver(code, net, sim, rows, policy, slot, now):
     """Land one segment; with the last one the message arrives and its flag is raised."""
     message = sim.messages[slot]
     message.landed += 1
@@ -77,17 +117,14 @@ def deliver(net, sim, rows, policy, slot, now):
         row.arrival_ps = now
         row.queued_ps = message.queued_ps
         row.link = message.link
-    if message.flag >= 0:
-        raise_flag(sim, rows, policy, message.flag, message.id, now)
-    if message.ack >= 0:
-        back = return_latency(net, message.source, message.destination)
-        set_timer(sim, now + back, _FIRST_ACK + (message.id << _SLOT_BITS) + slot)
+    if len(code.flow_of):
+        leave_flow(net, sim, rows, policy, slot, now)
     else:
-        release(sim, slot)
+        show(net, sim, rows, policy, slot, now)
 
 
 @jit
-def link_event(net, sim, rows, policy):
+def link_event(code, net, sim, rows, policy):
     """Serve the first link event: a delivery, or a segment that reaches its next link."""
     now = sim.heap[0].time
     link = sim.heap[0].key
@@ -97,12 +134,12 @@ def link_event(net, sim, rows, policy):
     entry = leave(net, sim, link)
     slot = sim.entries[entry].message
     if transit:
-        onward = next_link(net, net.links[link].destination, sim.messages[slot].destination)
+        onward = choose(net, sim, net.links[link].destination, slot, sim.entries[entry].segment)
         enter(net, sim, rows, onward, entry, now)
         return
     sim.entries[entry].next = sim.register[FREE_ENTRY]
     sim.register[FREE_ENTRY] = entry
-    deliver(net, sim, rows, policy, slot, now)
+    deliver(code, net, sim, rows, policy, slot, now)
 
 
 @jit
@@ -141,7 +178,7 @@ def advance(code, net, sim, rows, policy, budget):
         register[EVENTS] += 1
         register[NOW] = min(on_link, on_timer)
         if on_link < on_timer or (on_link == on_timer and sim.heap[0].key < TRANSIT):
-            link_event(net, sim, rows, policy)
+            link_event(code, net, sim, rows, policy)
         else:
             status = timer_event(code, net, sim, rows, policy)
             if status != DONE:
@@ -153,6 +190,7 @@ def run(
     program: Program,
     fabric: Fabric,
     policy: WaitPolicy,
+    routing: RoutingPolicy,
     segment_bytes: int,
     record: str,
     progress: Callable[[int, int], None] | None = None,
@@ -162,8 +200,8 @@ def run(
     `progress` is called with (messages landed, time in ps) every few million events.
     Raises UsageError where a message has no route.
     """
-    code, net = layout.code(program), layout.net(fabric, segment_bytes)
-    sim, rows = layout.sim(program, fabric), layout.rows(program, record)
+    code, net = layout.code(program, routing), layout.net(fabric, segment_bytes, routing)
+    sim, rows = layout.sim(program, fabric, code.flow_of), layout.rows(program, record)
     settings = (int(policy.kind), policy.period_ps, policy.wake_ps, policy.arm_ps)
     while True:
         status = advance(code, net, sim, rows, settings, BUDGET)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..fabric import Fabric
 from ..program import CALL_COLUMNS, OP_COLUMNS, Program
+from ..routing import RoutingPolicy
 
 Ints = npt.NDArray[np.integer[Any]]
 Records = npt.NDArray[np.void]
@@ -25,6 +26,7 @@ DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE = ra
 BINS = 128
 FIRST_BIN_PS = 1 << 10
 LOCAL_PS = 1  # a write to the own endpoint lands one picosecond later, as everything does in an ideal fabric
+UNORDERED, ORDERED, HELD = range(3)  # kinds of a message in a flow; held: landed, its flag not yet shown
 BLOCKED_NOT, FINISHED = -1, -2  # values of an agent's `flag` when it waits for none
 
 
@@ -34,8 +36,12 @@ def _records(names: str, size: int) -> Records:
 
 AGENT = "call turn op message wait flag expected since_ps mode next end_ps compute_ps wait_ps polls"
 FLAG = "count waiter"
+FLOW = "head tail"
 QUEUE = "free_ps head tail wire_bytes segments busy_ps queued_ps"
-MESSAGE = "id source destination size_bytes segments landed flag ack queued_ps link weight_ps"
+MESSAGE = (
+    "id source destination size_bytes segments landed flag ack queued_ps link weight_ps "
+    "flow kind before after"
+)
 ENTRY = "message segment left start_ps next"
 EVENT = "time key"
 LINK = "destination rate latency_ps header_bytes payload_bytes"
@@ -57,6 +63,7 @@ class Code(NamedTuple):
     group_first: Ints
     members: Ints
     flag_first: Ints
+    flow_of: Ints  # (messages,) flow of each message; empty where routes keep order of themselves
 
 
 class Net(NamedTuple):
@@ -64,6 +71,8 @@ class Net(NamedTuple):
 
     first_own: int
     segment_bytes: int
+    routing: int
+    seed: int
     links: Records
     store_and_forward: Ints
     rule_first: Ints
@@ -78,6 +87,7 @@ class Sim(NamedTuple):
     register: Ints
     agents: Records
     flags: Records
+    flows: Records  # first and last message in flight of each
     queues: Records  # of links
     use: Ints  # (links, BINS) busy_ps
     messages: Records  # in flight
@@ -111,7 +121,7 @@ def hop_records(hops: list[tuple[int, ...]]) -> Records:
     return np.array(hops, _records(HOP_ROW, 0).dtype)
 
 
-def code(program: Program) -> Code:
+def code(program: Program, routing: RoutingPolicy) -> Code:
     """Return the program's arrays."""
     ops = _records(" ".join(OP_COLUMNS), len(program.ops["kind"]))
     calls = _records(" ".join(CALL_COLUMNS), len(program.calls["agent"]))
@@ -119,10 +129,23 @@ def code(program: Program) -> Code:
         for name, column in columns.items():
             records[name] = column
     return Code(ops, program.block_first, calls, program.call_first, program.agent_endpoint.astype(np.int64),
-                program.group_first, program.members.astype(np.int64), program.flag_first)  # fmt: skip
+                program.group_first, program.members.astype(np.int64), program.flag_first,
+               flows(program, routing))  # fmt: skip
 
 
-def net(fabric: Fabric, segment_bytes: int) -> Net:
+def flows(program: Program, routing: RoutingPolicy) -> Ints:
+    """Return (messages,) the flow of each message: one an agent, peer and label.
+
+    Empty where routing keeps the order of a flow, or no write asks for it.
+    """
+    if not routing.reorders or not program.ops["ordered"].any():
+        return np.zeros(0, np.int64)
+    known = program.message_rows()
+    keys = np.stack((known["agent"], known["destination"], program.ops["flow"][known["op"]]))
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def net(fabric: Fabric, segment_bytes: int, routing: RoutingPolicy) -> Net:
     """Return the fabric's arrays, the endpoints' own links appended."""
     links = _records(LINK, fabric.links + fabric.endpoints)
     links["destination"][: fabric.links] = fabric.destination
@@ -135,11 +158,13 @@ def net(fabric: Fabric, segment_bytes: int) -> Net:
     rules = _records(RULE, len(fabric.rule_low))
     rules["low"], rules["high"] = fabric.rule_low, fabric.rule_high
     rules["stride"], rules["base"] = fabric.rule_stride, fabric.rule_base
-    return Net(fabric.links, segment_bytes, links, fabric.store_and_forward, fabric.rule_first, rules,
+    seed = routing.seed & 0x7FFFFFFF
+    return Net(fabric.links, segment_bytes, int(routing.kind), seed, links, fabric.store_and_forward,
+               fabric.rule_first, rules,
                fabric.choice_first, fabric.choices)  # fmt: skip
 
 
-def sim(program: Program, fabric: Fabric) -> Sim:
+def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
     """Return the state before time 0: every agent due at its first operation."""
     agents, pool = program.agents, 1024
     queues = fabric.links + fabric.endpoints
@@ -147,6 +172,7 @@ def sim(program: Program, fabric: Fabric) -> Sim:
         np.zeros(REGISTERS, np.int64),
         _records(AGENT, agents),
         _records(FLAG, int(program.flag_first[-1])),
+        _records(FLOW, int(flow_of.max(initial=-1)) + 1),
         _records(QUEUE, queues),
         np.zeros((fabric.links, BINS), np.int64),
         _records(MESSAGE, pool),
@@ -160,6 +186,7 @@ def sim(program: Program, fabric: Fabric) -> Sim:
     state.agents["wait"] = program.wait_first[first[:-1]]
     state.agents["flag"] = BLOCKED_NOT
     state.flags["waiter"] = -1
+    state.flows["head"] = state.flows["tail"] = -1
     state.queues["head"] = state.queues["tail"] = -1
     state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
     state.register[[TIMERS, ACTIVE]] = agents

@@ -5,26 +5,59 @@ it is free, its queue of entries, and one event for the entry at the front. An e
 or all segments of one message at the link that it is injected on.
 """
 
+from .. import routing
+from ..routing import Routing
 from .heap import push, replace
 from .jit import jit
 from .layout import BIN_PS, BINS, FREE_ENTRY, HEAP, HOPS
 
+_STATIC, _SPRAY, _LEAST_LOADED = int(Routing.STATIC), int(Routing.SPRAY), int(Routing.LEAST_LOADED)
+mix = jit(routing.mix)
 TRANSIT = 1 << 40  # added to a link's key: in one picosecond deliveries come first, both by link
 
 
 @jit
-def next_link(net, node, destination):
-    """Return the link from `node` towards `destination`, -1 without a rule."""
+def candidates(net, node, destination):
+    """Return (first, count) of the links from `node` towards `destination` among the choices; count 0: no rule."""
     for at in range(net.rule_first[node], net.rule_first[node + 1]):
         rule = net.rules[at]
         if rule.low <= destination < rule.high:
             chosen = rule.base + (destination - rule.low) // rule.stride
             first = net.choice_first[chosen]
-            count = net.choice_first[chosen + 1] - first
-            if count <= 1:
-                return net.choices[first] if count == 1 else -1
-            return net.choices[first + destination % count]
-    return -1
+            return first, net.choice_first[chosen + 1] - first
+    return 0, 0
+
+
+@jit
+def static_link(net, node, destination):
+    """Return the link that static routing takes, -1 without a rule."""
+    first, count = candidates(net, node, destination)
+    if count <= 1:
+        return net.choices[first] if count == 1 else -1
+    return net.choices[first + destination % count]
+
+
+@jit
+def choose(net, sim, node, slot, segment):
+    """Return the link that a segment takes from `node`, -1 without a rule."""
+    message = sim.messages[slot]
+    first, count = candidates(net, node, message.destination)
+    if count <= 1:
+        return net.choices[first] if count == 1 else -1
+    if net.routing == _STATIC:
+        return net.choices[first + message.destination % count]
+    if net.routing == _LEAST_LOADED:
+        best = net.choices[first]
+        for at in range(first + 1, first + count):
+            if sim.queues[net.choices[at]].free_ps < sim.queues[best].free_ps:
+                best = net.choices[at]
+        return best
+    hashed = mix(net.seed, node)
+    if net.routing == _SPRAY:
+        hashed = mix(mix(hashed, message.id), segment)
+    else:
+        hashed = mix(mix(mix(hashed, message.source), message.destination), message.flow)
+    return net.choices[first + hashed % count]
 
 
 @jit
@@ -66,7 +99,7 @@ def front_event(net, sim, link):
         return tail, link
     if net.store_and_forward[node]:
         return tail, TRANSIT + link
-    onward = next_link(net, node, message.destination)
+    onward = static_link(net, node, message.destination)  # any choice: they are alike, or static
     return max(head, tail - serialise(net, onward, size)), TRANSIT + link
 
 

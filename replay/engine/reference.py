@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import simpy
 
+from ...schemas import UsageError
 from ..fabric import Fabric, serialisation_ps, wire_bytes
 from ..program import Mode, Op, Program
+from ..routing import Routing, RoutingPolicy, mix
 from ..waiting import Policy, WaitPolicy
 from . import layout
 from .layout import BINS, FIRST_BIN_PS, LOCAL_PS, Final
@@ -51,7 +53,11 @@ class Message:
     segments: int
     flag: int
     ack: int
+    label: int
+    ordered: bool
+    flow: int = -1
     landed: int = 0
+    has_landed: bool = False
     queued_ps: int = 0
     link: int = -1
     weight_ps: int = -1
@@ -72,12 +78,20 @@ class ReferenceEngine:
     """One run of a program on a fabric. Subclass and override a method to study another meaning."""
 
     def __init__(
-        self, program: Program, fabric: Fabric, policy: WaitPolicy, segment_bytes: int, record: str
+        self,
+        program: Program,
+        fabric: Fabric,
+        policy: WaitPolicy,
+        routing: RoutingPolicy,
+        segment_bytes: int,
+        record: str,
     ) -> None:
-        self.program, self.fabric, self.policy = program, fabric, policy
+        self.program, self.fabric, self.policy, self.routing = program, fabric, policy, routing
         self.segment_bytes, self.record = segment_bytes, record
         self.clock = Clock()
-        state = layout.sim(program, fabric)
+        self.flow_of = layout.flows(program, routing)
+        self.flows: dict[int, list[Message]] = defaultdict(list)
+        state = layout.sim(program, fabric, self.flow_of)
         self.agents, self.queues = state.agents, state.queues
         self.rows = layout.rows(program, record)
         self.counts: dict[int, int] = defaultdict(int)
@@ -149,12 +163,22 @@ class ReferenceEngine:
         shift = calls["flag_offset"][call] + turn * ops["flag_step"][op]
         flag = int(program.flag_first[peer] + ops["flag"][op] + shift) if ops["flag"][op] >= 0 else -1
         ack = int(program.flag_first[source] + ops["ack"][op] + shift) if ops["ack"][op] >= 0 else -1
-        message = Message(int(self.agents["message"][agent]), source, peer, size, segments, flag, ack)
+        number, flow = int(self.agents["message"][agent]), int(ops["flow"][op])
+        message = Message(number, source, peer, size, segments, flag, ack, flow, bool(ops["ordered"][op]))
         self.agents["message"][agent] += 1
+        if len(self.flow_of):
+            message.flow = int(self.flow_of[number])
+            self.flows[message.flow].append(message)
         if self.record != "none":
             self.rows.messages["post_ps"][message.number] = self.clock.now
+        if local:
+            self.clock.process(self.land_locally(message))
+            return
+        link = self.choose(source, message, 0)  # all segments leave over the link that the first one takes
         for index in range(segments):
-            self.clock.process(self.land_locally(message) if local else self.travel(message, index))
+            self.clock.process(
+                self.travel(message, index, link, self.book(message, index, link, injected=True))
+            )
 
     def land_locally(self, message: Message) -> Steps:
         """Write to the own endpoint, or through an ideal fabric."""
@@ -169,33 +193,52 @@ class ReferenceEngine:
         if self.record != "none" and self.rows.messages["start_ps"][message.number] < 0:
             self.rows.messages["start_ps"][message.number] = self.clock.now
 
-    def travel(self, message: Message, index: int) -> Steps:
-        """Take one segment from link to link: queue, serialise, fly.
+    def choose(self, node: int, message: Message, index: int) -> int:
+        """Return the link that a segment takes from `node`."""
+        links = self.fabric.next_links(node, message.destination)
+        kind = self.routing.kind
+        if not links:
+            end = self.fabric.node_names[node]
+            raise UsageError(f"fabric {self.fabric.name}: no route from {end} to GPU {message.destination}")
+        if kind is Routing.STATIC:
+            return links[message.destination % len(links)]
+        if kind is Routing.LEAST_LOADED:
+            return min(links, key=lambda link: self.free_ps[link])
+        hashed = mix(self.routing.seed & 0x7FFFFFFF, node)
+        if kind is Routing.SPRAY:
+            hashed = mix(mix(hashed, message.number), index)
+        else:
+            hashed = mix(mix(mix(hashed, message.source), message.destination), message.label)
+        return links[hashed % len(links)]
+
+    def travel(self, message: Message, index: int, link: int, start: int) -> Steps:
+        """Take one segment, from its `start` on its first link, from link to link.
 
         It is eligible at the next link at max(head arrival, tail arrival - its serialisation there) with
         cut-through, at its tail's arrival with store-and-forward.
         """
-        size = self.segment_bytes
-        if index == message.segments - 1:
-            size = message.size_bytes - index * self.segment_bytes
-        fabric, clock = self.fabric, self.clock
-        link = fabric.next_link(message.source, message.destination)
+        fabric, clock, size = self.fabric, self.clock, self.size(message, index)
         while True:
-            busy = self.serialise(link, size)
-            start = self.book(message, index, link, size, busy)
             head = start + int(fabric.latency_ps[link])
-            tail = head + busy
+            tail = head + self.serialise(link, size)
             node = int(fabric.destination[link])
             if node == message.destination:
                 break
-            onward = fabric.next_link(node, message.destination)
+            onward = fabric.next_link(node, message.destination)  # any choice: they are alike, or static
             eligible = (
                 tail if fabric.store_and_forward[node] else max(head, tail - self.serialise(onward, size))
             )
             yield clock.at(eligible, TRANSIT, link, message.number, index)
-            link = onward
+            link = self.choose(node, message, index)
+            start = self.book(message, index, link, injected=False)
         yield clock.at(tail, DELIVERY, link, message.number, index)
         self.deliver(message)
+
+    def size(self, message: Message, index: int) -> int:
+        """Return the payload of one segment."""
+        if index < message.segments - 1:
+            return self.segment_bytes
+        return message.size_bytes - index * self.segment_bytes
 
     def wire(self, link: int, size: int) -> int:
         """Return payload plus headers of a segment on a link."""
@@ -205,12 +248,12 @@ class ReferenceEngine:
         """Return the picoseconds that a segment keeps a link busy."""
         return serialisation_ps(self.wire(link, size), int(self.fabric.rate_mb_per_s[link]))
 
-    def book(self, message: Message, index: int, link: int, size: int, busy: int) -> int:
+    def book(self, message: Message, index: int, link: int, *, injected: bool) -> int:
         """Put a segment, eligible now, at the end of a link's FIFO; return when it starts."""
-        now = int(self.clock.now)
+        now, size = int(self.clock.now), self.size(message, index)
+        busy = self.serialise(link, size)
         start = max(now, self.free_ps[link])
         self.free_ps[link] = start + busy
-        injected = link == self.fabric.next_link(message.source, message.destination)
         queue = self.queues[link]
         queue["wire_bytes"] += self.wire(link, size)
         queue["segments"] += 1
@@ -235,6 +278,18 @@ class ReferenceEngine:
         if self.record != "none":
             row = self.rows.messages[message.number]
             row["arrival_ps"], row["queued_ps"], row["link"] = self.clock.now, message.queued_ps, message.link
+        message.has_landed = True
+        flow = self.flows[message.flow] if len(self.flow_of) else [message]
+        if message.ordered and flow[0] is not message:
+            return  # its flag shows when all before it have landed
+        first = flow[0] is message
+        flow.remove(message)
+        self.show(message)
+        while first and flow and flow[0].has_landed:
+            self.show(flow.pop(0))
+
+    def show(self, message: Message) -> None:
+        """Raise the flag of a message that has landed, and acknowledge it to its source."""
         if message.flag >= 0:
             self.raise_flag(message.flag, message)
         if message.ack >= 0:

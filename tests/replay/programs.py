@@ -1,9 +1,10 @@
 """Small fabrics and programs that several tests build on, and random ones for property tests."""
 
 import numpy as np
+from hypothesis import strategies as st
+
 from eidola.replay.fabric import Fabric, FabricBuilder
 from eidola.replay.program import Builder, Mode, Program, compute, until, wait, write
-from hypothesis import strategies as st
 
 MIB = 1 << 20
 US = 1_000_000  # picoseconds
@@ -58,17 +59,23 @@ _RATE = st.integers(1, 50).map(lambda r: r * 1000)
 _LATENCY = st.integers(1, 2000)
 
 
+def _parallel(draw: st.DrawFn, builder: FabricBuilder, node: int, ends: list[int], alike: bool) -> list[int]:
+    """Links from one node, any of which may be taken; alike where routing has to choose among them."""
+    rate, latency = draw(_RATE), draw(_LATENCY)
+    if alike:
+        return [builder.link(node, end, rate, latency) for end in ends]
+    return [builder.link(node, end, draw(_RATE), draw(_LATENCY)) for end in ends]
+
+
 @st.composite
-def fabrics(draw: st.DrawFn, gpus: int) -> Fabric:
+def fabrics(draw: st.DrawFn, gpus: int, alike: bool = False) -> Fabric:
     """Ideal, a star with parallel links and headers, or two leaves under two spines."""
     kind = draw(st.sampled_from(["ideal", "star", "leaves"]))
     builder = FabricBuilder(kind, gpus)
     if kind == "star":
         switch = builder.node("switch", store_and_forward=draw(st.booleans()))
         for gpu in range(gpus):
-            up = [
-                builder.link(gpu, switch, draw(_RATE), draw(_LATENCY)) for _ in range(draw(st.integers(1, 2)))
-            ]
+            up = _parallel(draw, builder, gpu, [switch] * draw(st.integers(1, 2)), alike)
             builder.rule(gpu, 0, gpus, [up])
         down = [[builder.link(switch, gpu, draw(_RATE), draw(_LATENCY), 16, 128)] for gpu in range(gpus)]
         builder.rule(switch, 0, gpus, down, stride=1)
@@ -84,9 +91,7 @@ def fabrics(draw: st.DrawFn, gpus: int) -> Fabric:
             down = [[builder.link(leaf, gpu, draw(_RATE), draw(_LATENCY))] for gpu in range(low, high)]
             if down:
                 builder.rule(leaf, low, high, down, stride=1)
-            builder.rule(
-                leaf, 0, gpus, [[builder.link(leaf, s, draw(_RATE), draw(_LATENCY)) for s in spines]]
-            )
+            builder.rule(leaf, 0, gpus, [_parallel(draw, builder, leaf, spines, alike)])
         for spine in spines:
             builder.rule(spine, 0, half, [[builder.link(spine, leaves[0], draw(_RATE), draw(_LATENCY))]])
             builder.rule(spine, half, gpus, [[builder.link(spine, leaves[1], draw(_RATE), draw(_LATENCY))]])
@@ -103,7 +108,8 @@ def _ops(draw: st.DrawFn, gpus: int, flag: int) -> dict[str, int]:
         size = draw(st.sampled_from([0, 1, 8, 1000, 5000, 70_000]))
         raised = draw(st.sampled_from([-1, flag, flag + 1]))
         return write(draw(st.integers(0, gpus - 1)), size, raised, relative=draw(st.booleans()),
-                     ack=draw(st.sampled_from([-1, -1, flag + 2])))  # fmt: skip
+                     ack=draw(st.sampled_from([-1, -1, flag + 2])), ordered=draw(st.booleans()),
+                     flow=draw(st.integers(0, 1)))  # fmt: skip
     mode = draw(st.sampled_from([Mode.EVENT, Mode.POLL, Mode.OBSERVE]))
     return wait(flag + draw(st.integers(0, 2)), draw(st.integers(0, 4)), expected_step=draw(st.integers(0, 1)),
                 mode=mode)  # fmt: skip

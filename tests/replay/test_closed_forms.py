@@ -1,6 +1,7 @@
 """What the design's rules give by hand, to the picosecond."""
 
 import pytest
+
 from eidola.replay import monitor, run, spin
 from eidola.replay.fabric import FabricBuilder
 from eidola.replay.program import Mode, compute, until, wait, write

@@ -2,26 +2,36 @@
 
 import numpy as np
 import pytest
-from eidola.replay import monitor, run, spin
-from eidola.replay.engine import compiled
-from eidola.replay.engine.reference import ReferenceEngine
-from eidola.replay.waiting import IDEAL
-from eidola.schemas import RESULT_TABLES, results_hash
-from eidola.schemas.store import conform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eidola.replay import monitor, run, spin
+from eidola.replay.engine import compiled
+from eidola.replay.engine.reference import ReferenceEngine
+from eidola.replay.routing import STATIC, Routing, RoutingPolicy
+from eidola.replay.waiting import IDEAL
+from eidola.schemas import RESULT_TABLES, results_hash
+from eidola.schemas.store import conform
+
 from .programs import all_to_all, fabrics, programs, ring, star
 
+ROUTINGS = [STATIC] + [RoutingPolicy(kind, seed=7) for kind in Routing]
 POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.data(), st.integers(1, 6), st.sampled_from(POLICIES), st.sampled_from([0, 1000, 4096]))
-def test_engines_agree_on_every_row(data, gpus, policy, segment_bytes):
-    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
-    fast = compiled.run(program, fabric, policy, segment_bytes, "hops")
-    slow = ReferenceEngine(program, fabric, policy, segment_bytes, "hops").run()
+@given(
+    st.data(),
+    st.integers(1, 6),
+    st.sampled_from(POLICIES),
+    st.sampled_from(ROUTINGS),
+    st.sampled_from([0, 1000]),
+)
+def test_engines_agree_on_every_row(data, gpus, policy, routing, segment_bytes):
+    alike = routing.kind is not Routing.STATIC
+    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus, alike=alike))
+    fast = compiled.run(program, fabric, policy, routing, segment_bytes, "hops")
+    slow = ReferenceEngine(program, fabric, policy, routing, segment_bytes, "hops").run()
     for name in ("calls", "messages", "waits"):
         np.testing.assert_array_equal(getattr(fast.rows, name), getattr(slow.rows, name), err_msg=name)
     order = ["message", "segment", "link"]
@@ -41,7 +51,7 @@ def test_engines_agree_on_every_row(data, gpus, policy, segment_bytes):
 def test_no_hop_breaks_a_law_of_links(data, gpus, segment_bytes):
     """A link serves one segment at a time, in order of eligibility, and never idles while one waits."""
     program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
-    hops = compiled.run(program, fabric, IDEAL, segment_bytes, "hops").rows.hops
+    hops = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, "hops").rows.hops
     for link in np.unique(hops["link"]):
         served = np.sort(hops[hops["link"] == link], order="start_ps")
         assert (served["start_ps"] >= served["eligible_ps"]).all()

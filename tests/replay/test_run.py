@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from eidola.replay import run
 from eidola.replay.program import Builder, Mode, wait, write
 from eidola.replay.waiting import Policy, WaitPolicy
