@@ -25,8 +25,13 @@ class Signals:
 NONE = Signals()
 
 
-def signals(edges: list[Edge], position: dict[int, int]) -> tuple[dict[int, Signals], int]:
-    """Return the signals of the items that have any, by `id(item)`, and how many slots they use.
+def lane_pairs(edges: list[Edge]) -> list[tuple[int, int]]:
+    """Return the pairs (earlier lane, later lane) that edges join, in the order of their slots."""
+    return sorted({(edge.before.lane, edge.after.lane) for edge in edges})
+
+
+def signals(edges: list[Edge], position: dict[int, int]) -> dict[int, Signals]:
+    """Return the signals of the items that have any, by `id(item)`; slots are numbered as in `lane_pairs`.
 
     `position` is each item's index in its lane, by `id(item)`.
     """
@@ -34,9 +39,9 @@ def signals(edges: list[Edge], position: dict[int, int]) -> tuple[dict[int, Sign
     for edge in edges:
         pairs.setdefault((edge.before.lane, edge.after.lane), []).append(edge)
     found: dict[int, Signals] = {}
-    for slot, pair in enumerate(sorted(pairs)):
+    for slot, pair in enumerate(lane_pairs(edges)):
         _connect(slot, pairs[pair], position, found)
-    return found, len(pairs)
+    return found
 
 
 def _connect(slot: int, edges: list[Edge], position: dict[int, int], found: dict[int, Signals]) -> None:

@@ -1,10 +1,13 @@
 """From scripts to a program: an agent a lane and GPU, calls of shared blocks, an activity an item."""
 
+import re
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from ..fabric import Fabric
 from ..program import Builder
 from .acts import Grower
+from .edges import lane_pairs
 from .expanding import Expanded, Expander
 from .items import Item, Part, RankWork
 from .matching import Instance, Matcher
@@ -33,9 +36,9 @@ class Emitter:
     def emit(self, mode: Mode) -> None:
         """Write all agents of `mode`."""
         every = list(range(self.plan.gpus))
-        slots = max(_event_slots(work) for work in self.works.values())
-        event_first = self.builder.flags(every, slots, "event") if slots else 0
-        flag_first = self._captured_flags(every)
+        names = _event_names(list(self.works.values()), mode)
+        event_first = self._reserve(every, 1, names)
+        flag_first = self._reserve(every, self.grower.gpus, self.grower.flags.names)
         self._scripter = Scripter(self.builder, self.plan, self.grower, event_first, flag_first)
         size = self.grower.gpus
         blocks = [range(first, first + size) for first in range(0, self.plan.gpus, size)]
@@ -60,11 +63,9 @@ class Emitter:
     def _parts(self, rank: int) -> list[Part]:
         return [part for item in self.works[rank].items() for part in item.parts]
 
-    def _captured_flags(self, every: list[int]) -> int:
-        """Reserve a slot a class and distance; the index in a class's name is the distance to the writer."""
-        flags = self.grower.flags
-        first = [self.builder.flags(every, self.grower.gpus, f"{name}, from rank -") for name in flags.names]
-        return first[0] if first else 0
+    def _reserve(self, every: list[int], count: int, names: list[str]) -> int:
+        """Reserve `count` slots a name, one after another, on all GPUs; return the first."""
+        return min((self.builder.flags(every, count, name) for name in names), default=0)
 
     def _role(self, mode: Mode, gpu: int) -> tuple[str, frozenset[int]]:
         if mode != "target":
@@ -153,7 +154,15 @@ class Emitter:
         )
 
 
-def _event_slots(work: RankWork) -> int:
-    """Return the slots that a rank's events need in any mode: a pair of lanes, an observed collective."""
-    pairs = {(edge.before.lane, edge.after.lane) for edge in work.edges}
-    return max(len(pairs), len(Observers(work).slots))
+def _event_names(works: list[RankWork], mode: Mode) -> list[str]:
+    """Return a name a slot that events need: a pair of lanes; where nothing waits, a collective that is observed.
+
+    Ranks share slots, so a name holds what they have in common.
+    """
+    if mode == "timed":
+        return ["end of a collective"] * max(len(Observers(work).slots) for work in works)
+    found = [
+        [f"{work.lanes[a].name} -> {work.lanes[b].name}" for a, b in lane_pairs(work.edges)] for work in works
+    ]
+    by_slot = [{re.sub(r"(?<=thread )\d+", "*", n) for n in names if n} for names in zip_longest(*found)]
+    return [names.pop() if len(names) == 1 else "event" for names in by_slot]

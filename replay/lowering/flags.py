@@ -72,7 +72,7 @@ def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
                             f"{rank_work.place}; replay knows flags with one writing rank only"
                         )
                     raises.setdefault(key, []).append((step.start_ns, step.kind, step.value))
-                    names.setdefault(key, f"{lane.name}{region}")
+                    names.setdefault(key, f"{lane.name}{region} flag, distance of its writer")
     _number(flags, names)
     for key, rows in raises.items():
         flags._values[key] = _counted(key, sorted(rows))

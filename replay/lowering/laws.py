@@ -68,4 +68,4 @@ def tiled(split: tuple[int, ...], members: int, total_bytes: int, unit_bytes: in
     for weight in weights:
         before += weight
         upto.append(total_bytes // unit * before // whole * unit if whole else 0)
-    return np.diff(np.array(upto, np.int64))
+    return np.diff(np.array(upto, np.int64)).astype(np.int64)

@@ -17,7 +17,7 @@ from .plan import Plan
 Ops = list[dict[str, int]]
 
 NO_BLOCK = -1
-LOCAL_PS = 1  # a write to the own GPU lands one picosecond later
+LOCAL_PS = 1  # the least that a write takes; captured instants are no finer, so it violates no causality
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Scripter:
     def closed(self, work: RankWork) -> list[AgentScript]:
         """Write the script of a rank that runs on its own."""
         position = {id(item): i for lane in work.lanes for i, item in enumerate(lane.items)}
-        found, _ = signals(work.edges, position)
+        found = signals(work.edges, position)
         return [
             AgentScript(lane.name, [self._closed(item, found.get(id(item), NONE), t) for item, t in traffic])
             for lane, traffic in ((lane, self._traffic(work, lane)) for lane in work.lanes)
@@ -167,9 +167,9 @@ class Scripter:
         for act in traffic.acts:
             ops += self._compute_exactly(act.before_ps)
             if act.wait:
-                slot, deadline_ps = self.flag_first + act.slot, act.end_ps - self._epoch_ps
-                ops.append(wait(slot, act.count, mode=Mode.OBSERVE, deadline_ps=deadline_ps))
-                ops.append(until(deadline_ps))
+                slot, end_ps = self.flag_first + act.slot, act.end_ps - self._epoch_ps
+                ops.append(wait(slot, act.count, mode=Mode.OBSERVE, deadline_ps=end_ps + LOCAL_PS))
+                ops.append(until(end_ps))
             else:
                 ops.append(self._write(act))
         rest_ps = traffic.rest_ps if traffic.acts else (item.end_ns - item.start_ns) * 1000

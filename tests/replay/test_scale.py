@@ -9,6 +9,7 @@ import pytest
 from eidola.replay import lower, monitor, run, scale, spin
 from eidola.schemas import Trace, UsageError
 
+from .programs import star
 from .traces import data, ideal, raised, span, waited, write_trace
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_traces"
@@ -48,10 +49,11 @@ def assert_equal(one, other):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("law", ["weak", "strong"])
 @pytest.mark.parametrize("replicas", [False, True])
-def test_n_to_n_is_equality_of_programs(mode, law, replicas):
-    trace = Trace(SAMPLES / "gemv_allreduce_host_4/trace.eidola")
-    scaled = scale(trace, 4, ideal(4), law=law, replicas=replicas, mode=mode)
-    assert_equal(lower(trace, ideal(4), mode=mode).program, scaled.program)
+@pytest.mark.parametrize(("sample", "ranks"), [("gemv_allreduce_host_4", 4), ("gloo_ddp_2", 2)])
+def test_n_to_n_is_equality_of_programs(sample, ranks, mode, law, replicas):
+    trace, fabric = Trace(SAMPLES / sample / "trace.eidola"), star(ranks)
+    scaled = scale(trace, ranks, fabric, law=law, replicas=replicas, mode=mode)
+    assert_equal(lower(trace, fabric, mode=mode).program, scaled.program)
 
 
 @pytest.mark.parametrize("gpus", [2, 4, 5, 8, 64])
