@@ -1,11 +1,196 @@
-"""A fabric from a TOML file."""
+"""A fabric from a TOML file.
 
+    name = "two boxes"
+    gpus = 4                       # named "gpu 0" to "gpu 3"
+    box_gpus = 2                   # consecutive GPUs that share a box; default 1
+    forwarding = ["gpu 1"]         # GPUs that pass on what is not for them; default none
+
+    [[switch]]
+    name = "leaf"
+    store_and_forward = true       # default false
+
+    [[link]]
+    from = ["gpu 0-1", "gpu 3"]    # one name, or a list; "gpu 0-1" is a range
+    to = "leaf"                    # every `from` gets a link to every `to`
+    rate_gb_per_s = 50
+    latency_ns = 500
+    header_bytes = 32              # default 0; needs payload_bytes
+    payload_bytes = 128
+    both = false                   # default true: a link each way
+
+Routes are the shortest ones in links, found by breadth-first search; among several the destination decides.
+"""
+
+import re
+import tomllib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..schemas import InputError
-from .fabric import Fabric
+from .fabric import Fabric, FabricBuilder
+
+_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "": {"name": str, "gpus": int, "box_gpus": int, "forwarding": list, "switch": list, "link": list},
+    "switch": {"name": str, "store_and_forward": bool},
+    "link": {"from": (str, list), "to": (str, list), "rate_gb_per_s": (int, float), "latency_ns": (int, float),
+             "header_bytes": int, "payload_bytes": int, "both": bool},
+}  # fmt: skip
+_NEEDED = {"": ("gpus", "link"), "switch": ("name",), "link": ("from", "to", "rate_gb_per_s", "latency_ns")}
+_FEW = 4  # stretches of destinations that a node gets a rule each for
 
 
 def load(path: Path | str) -> Fabric:
-    """Read a fabric. Raises InputError."""
-    raise InputError(f"{path}: not yet")
+    """Return the fabric that a TOML file describes; see this module's text for its keys.
+
+    Raises InputError, naming file, key and remedy: no file or no TOML, an unknown or missing key, a wrong type, a
+    rate or size that is not positive, a name given twice or not at all, a GPU without links, no route.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no TOML: {error}") from error
+    return _Reader(path).read(table)
+
+
+@dataclass
+class _Reader:
+    path: Path
+
+    def read(self, table: Mapping[str, Any]) -> Fabric:
+        self.check("", table, "top level")
+        gpus, box = table["gpus"], table.get("box_gpus", 1)
+        if gpus < 1 or box < 1:
+            raise self.error("gpus", f"{gpus} GPUs, {box} a box; give at least 1 of each")
+        builder = FabricBuilder(table.get("name", self.path.stem), gpus, box)
+        nodes = {f"gpu {i}": i for i in range(gpus)}
+        for index, switch in enumerate(table.get("switch", [])):
+            where = f"switch {index + 1}"
+            self.check("switch", switch, where)
+            if switch["name"] in nodes:
+                raise self.error(f"{where}, name", f"{switch['name']!r} is there already; rename one of them")
+            nodes[switch["name"]] = builder.node(
+                switch["name"], store_and_forward=switch.get("store_and_forward", False)
+            )
+        links = [
+            link for index, row in enumerate(table["link"]) for link in self.links(builder, nodes, index, row)
+        ]
+        forwarding = {n for text in table.get("forwarding", []) for n in self.find(nodes, text, "forwarding")}
+        for node in forwarding:
+            builder.land(node)
+        self.route(builder, links, {*forwarding, *range(gpus, len(nodes))}, list(nodes))
+        return builder.build()
+
+    def error(self, key: str, what: str) -> InputError:
+        return InputError(f"{self.path}: {key}: {what}")
+
+    def check(self, kind: str, table: Any, where: str) -> None:
+        """Refuse unknown and missing keys, and values of a wrong type."""
+        known = _KEYS[kind]
+        if not isinstance(table, dict):
+            raise self.error(where, "is no table; write [[switch]] and [[link]]")
+        for key, value in table.items():
+            if key not in known:
+                raise self.error(where, f"unknown key {key!r}; keys are {', '.join(known)}")
+            wanted = known[key] if isinstance(known[key], tuple) else (known[key],)
+            if type(value) not in wanted:
+                names = " or ".join(t.__name__ for t in wanted)
+                raise self.error(f"{where}, {key}", f"{value!r} is no {names}")
+        for key in _NEEDED[kind]:
+            if key not in table:
+                raise self.error(where, f"key {key!r} is missing; add it")
+
+    def find(self, nodes: Mapping[str, int], text: Any, where: str) -> list[int]:
+        """Return the nodes that a name, or a range of GPUs, means."""
+        span = re.fullmatch(r"gpu (\d+)-(\d+)", text) if isinstance(text, str) else None
+        names = [f"gpu {i}" for i in range(int(span[1]), int(span[2]) + 1)] if span else [text]
+        for name in names:
+            if name not in nodes:
+                raise self.error(where, f"no GPU or switch {name!r}; add a [[switch]], or raise gpus")
+        return [nodes[name] for name in names]
+
+    def links(
+        self, builder: FabricBuilder, nodes: Mapping[str, int], index: int, row: Any
+    ) -> list[tuple[int, int, int]]:
+        """Add the links of one row; return (source, destination, link) of each."""
+        where = f"link {index + 1}"
+        self.check("link", row, where)
+        rate, latency = round(row["rate_gb_per_s"] * 1000), round(row["latency_ns"] * 1000)
+        header, payload = row.get("header_bytes", 0), row.get("payload_bytes", 0)
+        if rate < 1 or latency < 1:
+            raise self.error(f"{where}, rate_gb_per_s, latency_ns", "give at least 0.001 GB/s and 0.001 ns")
+        if header < 0 or payload < 0 or (header and not payload):
+            raise self.error(f"{where}, header_bytes", "headers need a payload_bytes of at least 1")
+        ends = []
+        for key in ("from", "to"):
+            names = row[key] if isinstance(row[key], list) else [row[key]]
+            ends.append([n for text in names for n in self.find(nodes, text, f"{where}, {key}")])
+        made = []
+        for a in ends[0]:
+            for b in ends[1]:
+                if a == b:
+                    raise self.error(where, f"links {list(nodes)[a]!r} to itself; take it out")
+                for pair in ((a, b), (b, a)) if row.get("both", True) else ((a, b),):
+                    made.append((*pair, builder.link(*pair, rate, latency, header, payload)))
+        return made
+
+    def route(
+        self, builder: FabricBuilder, links: list[tuple[int, int, int]], passing: set[int], names: list[str]
+    ) -> None:
+        """Add rules along shortest routes over the nodes that pass on, and make sure that every pair has one."""
+        into: list[list[tuple[int, int]]] = [[] for _ in names]
+        for source, destination, link in links:
+            into[destination].append((source, link))
+        onward: list[list[tuple[int, ...]]] = [[] for _ in names]
+        linked = {node for source, destination, _ in links for node in (source, destination)}
+        alone = sorted(set(range(builder.endpoints)) - linked)
+        if alone and builder.endpoints > 1:
+            raise self.error("link", f"{names[alone[0]]!r} has no link; add one")
+        for goal in range(builder.endpoints):
+            chosen = _towards(goal, into, passing)
+            for node, choices in enumerate(chosen):
+                if not choices and node < builder.endpoints and node != goal:
+                    raise self.error("link", f"no route from {names[node]!r} to {names[goal]!r}; add links, or "
+                                     "name the GPUs in `forwarding` that may pass data on")  # fmt: skip
+                onward[node].append(choices)
+        for node, choices_of in enumerate(onward):
+            _add_rules(builder, node, choices_of)
+
+
+def _towards(goal: int, into: list[list[tuple[int, int]]], passing: set[int]) -> list[tuple[int, ...]]:
+    """Return, for each node, the links that begin a shortest route to `goal`, by breadth-first search."""
+    distance = {goal: 0}
+    chosen: list[list[int]] = [[] for _ in into]
+    queue = deque([goal])
+    while queue:
+        node = queue.popleft()
+        if node != goal and node not in passing:
+            continue
+        for source, link in into[node]:
+            if source not in distance:
+                distance[source] = distance[node] + 1
+                queue.append(source)
+            if distance[source] == distance[node] + 1:
+                chosen[source].append(link)
+    return [tuple(sorted(links)) for links in chosen]
+
+
+def _add_rules(builder: FabricBuilder, node: int, choices_of: list[tuple[int, ...]]) -> None:
+    """Give a node a rule for each stretch of destinations that share links; where those are many, one for all.
+
+    What is for the node itself never asks, so that it does not break a stretch.
+    """
+    filled = list(choices_of)
+    if node < len(filled):
+        filled[node] = filled[node - 1] if node else filled[min(1, len(filled) - 1)]
+    starts = [i for i in range(len(filled)) if i == 0 or filled[i] != filled[i - 1]]
+    if len(starts) > _FEW:
+        builder.rule(node, 0, len(filled), filled, stride=1)
+        return
+    for low, high in zip(starts, [*starts[1:], len(filled)], strict=True):
+        builder.rule(node, low, high, [filled[low]])

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from ...schemas.lazy import attach
 
 if TYPE_CHECKING:
-    from .expand import ALGORITHMS, Expansion, expand
+    from .algorithms import ALGORITHMS
+    from .expand import Expansion, expand
     from .orders import ring_order
     from .tuning import tuning
     from .work import Call, Operation, Tuning, Work
@@ -24,7 +25,8 @@ __all__ = [
 
 __getattr__ = attach(
     __name__,
-    expand="ALGORITHMS Expansion expand",
+    algorithms="ALGORITHMS",
+    expand="Expansion expand",
     orders="ring_order",
     tuning="tuning",
     work="Call Operation Tuning Work",

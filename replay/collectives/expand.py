@@ -1,31 +1,13 @@
 """Operations as calls: pick the algorithm, and give side-by-side tracks agents of their own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...schemas import UsageError
 from ..fabric import Fabric
 from ..program import Builder, compute, wait, write
-from . import direct, ring
+from .algorithms import ALGORITHMS, Algorithm, names
 from .work import Call, Operation, Track, Tuning, Work
-
-Algorithm = Callable[[Work], list[Track]]
-
-ALGORITHMS: dict[str, dict[str, Algorithm]] = {
-    "all_reduce": {"ring": ring.all_reduce, "direct": direct.all_reduce, "one_shot": direct.one_shot},
-    "all_gather": {"ring": ring.all_gather, "direct": direct.all_gather},
-    "reduce_scatter": {"ring": ring.reduce_scatter, "direct": direct.reduce_scatter},
-    "broadcast": {"ring": ring.broadcast},
-    "reduce": {"ring": ring.reduce},
-    "all_to_all": {"direct": direct.all_to_all, "pairwise": direct.pairwise},
-    "all_to_allv": {"direct": direct.all_to_all, "pairwise": direct.pairwise},
-    "gather": {"direct": direct.gather},
-    "scatter": {"direct": direct.scatter},
-    "send": {"direct": direct.send},
-    "recv": {"direct": direct.recv},
-    "barrier": {"ring": ring.all_reduce},
-}
-"""Algorithms by operation; the first of each is the default. Adding one here is all that it takes."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +52,12 @@ def expand(
 
 
 def _algorithm(operation: Operation, tuning: Tuning, members: Sequence[int]) -> Algorithm:
-    known = ALGORITHMS.get(operation.operation)
-    if known is None:
+    known = names(operation.operation)
+    if not known:
+        every = ", ".join(sorted({of for of, _ in ALGORITHMS}))
         raise UsageError(
             f"operation {operation.operation!r} of {len(members)} ranks cannot be expanded: nobody knows what it "
-            f"sends; label it in the trace as one of {', '.join(ALGORITHMS)}, or replay its captured writes"
+            f"sends; label it in the trace as one of {every}, or replay its captured writes"
         )
     if tuning.algorithm not in known:
         raise UsageError(
@@ -91,7 +74,7 @@ def _algorithm(operation: Operation, tuning: Tuning, members: Sequence[int]) -> 
         raise UsageError(f"{operation.operation} of {n} ranks; give the two that take part, the caller first")
     if not 0 <= operation.root < n:
         raise UsageError(f"{operation.operation}: root {operation.root} is no rank of a group of {n}")
-    return known[tuning.algorithm]
+    return ALGORITHMS[operation.operation, tuning.algorithm]
 
 
 def _side_by_side(work: Work, tracks: list[Track], base: list[Call], communicator: str) -> Expansion:

@@ -8,6 +8,7 @@ it is LL's flags, which the wire carries here; the rest is time in the kernel (`
 from collections.abc import Sequence
 
 from ..fabric import Fabric
+from .algorithms import names
 from .orders import ring_order, ring_speeds
 from .work import WIRE_BYTES, Operation, Tuning
 
@@ -16,7 +17,13 @@ BASE_PS = {"ll": int(6.6 * US), "ll128": 14 * US, "simple": int(8.4 * US)}
 STEP_PS = {"ll": int(0.6 * US), "ll128": int(1.9 * US), "simple": int(3.4 * US)}
 NETWORK_STEP_PS = {"ll": US, "ll128": US, "simple": 3 * US}
 """NCCL's floor for every step of a ring that spans boxes: getNetOverhead on Intel hosts, three times for Simple."""
-TREE_CHUNK_BYTES = 512 * 1024
+REDUCTIONS = ("all_reduce", "reduce", "barrier")
+CHUNK_BYTES = 32 * 1024, 512 * 1024
+"""Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
+CHANNELS = 16
+"""Channels that a merged one stands for, where no capture says: NCCL uses 12 (DGX-1) to 24 (HGX A100) in a box."""
+DEPTH = 8
+"""Chunks in flight for every step of the path that NCCL aims at (src/enqueue.cc)."""
 
 
 def tuning(
@@ -29,26 +36,26 @@ def tuning(
 ) -> Tuning:
     """Return how an operation runs: as captured where that is given, otherwise as NCCL's model would choose.
 
-    A step costs what NCCL says less the latency of the path that the fabric already takes.
+    A step costs what NCCL says less the latency of the path that the fabric already takes. Nothing but the network
+    costs anything on an ideal fabric.
     """
-    from .expand import ALGORITHMS
-
-    known = ALGORITHMS.get(operation.operation, {})
-    algorithm = algorithm if algorithm in known else next(iter(known), "")
+    known = names(operation.operation) or [""]  # expand refuses it by name
+    algorithm = algorithm if algorithm in known else None
+    protocol = protocol if protocol in WIRE_BYTES else None
     if fabric.ideal or len(members) < 2:
-        return Tuning(algorithm, channels=channels or 0)
-    protocol = protocol if protocol in WIRE_BYTES else _protocol(fabric, operation, members)
-    reduces = operation.operation in ("all_reduce", "reduce", "barrier")
-    path_ps = _path_ps(fabric, members)
+        return Tuning(algorithm or known[0], protocol or "simple", channels=channels or 0)
+    orders = ring_order(fabric, members)
+    if algorithm is None or protocol is None:
+        algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol)
     return Tuning(
         algorithm,
         protocol,
         channels=channels or 0,
-        chunk_bytes=TREE_CHUNK_BYTES,
+        chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), channels or CHANNELS, len(orders)),
         base_ps=BASE_PS[protocol],
-        step_ps=max(0, STEP_PS[protocol] - path_ps),
+        step_ps=max(0, STEP_PS[protocol] - _path_ps(fabric, members)),
         network_step_ps=NETWORK_STEP_PS[protocol],
-        copy=(2 if reduces else 1) if protocol == "ll" else 0,
+        copy=(2 if operation.operation in REDUCTIONS else 1) if protocol == "ll" else 0,
     )
 
 
@@ -57,26 +64,41 @@ def _path_ps(fabric: Fabric, members: Sequence[int]) -> int:
     return sum(int(fabric.latency_ps[link]) for link in fabric.route(members[0], members[1]))
 
 
-def _protocol(fabric: Fabric, operation: Operation, members: Sequence[int]) -> str:
-    """Return the protocol that NCCL's ring model says is fastest; point-to-point and all-to-all use Simple."""
-    ringed = {
-        "all_reduce": 2,
-        "barrier": 2,
-        "all_gather": 1,
-        "reduce_scatter": 1,
-        "broadcast": 1,
-        "reduce": 1,
-    }
-    turns = ringed.get(operation.operation)
-    if turns is None:
-        return "simple"
-    steps = turns * (len(members) - 1)
-    size = operation.size_bytes * (len(members) if operation.operation == "all_gather" else 1)
-    mb_per_s = sum(ring_speeds(fabric, ring_order(fabric, members)))
-    slower = {"ll": 4 if turns == 2 else 3, "ll128": 1 / 0.92, "simple": 1}
-    moved_ps = size * steps / len(members) * US / mb_per_s
+def _chunk_bytes(size_bytes: int, members: int, channels: int, rings: int) -> int:
+    """Return the chunk of a merged channel: those of the channels that it stands for, side by side."""
+    smallest, largest = CHUNK_BYTES
+    each = size_bytes // (channels * DEPTH * members.bit_length())
+    return max(smallest, min(largest, each)) * max(1, channels // rings)
 
-    def total(protocol: str) -> float:
-        return BASE_PS[protocol] + steps * STEP_PS[protocol] + moved_ps * slower[protocol]
 
-    return min(slower, key=total)
+def _fastest(
+    fabric: Fabric,
+    operation: Operation,
+    members: Sequence[int],
+    orders: Sequence[Sequence[int]],
+    algorithm: str | None,
+    protocol: str | None,
+) -> tuple[str, str]:
+    """Return algorithm and protocol that take least by NCCL's model, of those that are left open.
+
+    The model knows rings and trees; anything else takes the operation's first algorithm, and Simple.
+    """
+    known = names(operation.operation)
+    modelled = [a for a in known if a in ("ring", "tree")] if algorithm is None else [algorithm]
+    if not modelled or modelled[0] not in ("ring", "tree"):
+        return algorithm or known[0], protocol or "simple"
+    n, boxes = len(members), len(set(fabric.box[list(members)].tolist()))
+    if boxes == 1 and algorithm is None:
+        modelled = ["ring"]
+    mb_per_s = sum(ring_speeds(fabric, orders))
+    turns = 2 if operation.operation in ("all_reduce", "barrier") else 1
+    whole = operation.size_bytes * (n if operation.operation == "all_gather" else 1)
+
+    def total_ps(choice: tuple[str, str]) -> float:
+        how, by = choice
+        steps = turns * (n - 1) if how == "ring" else 2 * (n // boxes - 1 + boxes.bit_length())
+        share = turns * (n - 1) / n if how == "ring" else 2 / 0.92
+        slower = {"ll": 4 if operation.operation in REDUCTIONS else 3, "ll128": 1 / 0.92, "simple": 1}[by]
+        return BASE_PS[by] + steps * STEP_PS[by] + whole * share * slower * US / mb_per_s
+
+    return min(((a, p) for a in modelled for p in ([protocol] if protocol else WIRE_BYTES)), key=total_ps)

@@ -80,8 +80,9 @@ class Work:
     tuning: Tuning
 
     def __post_init__(self) -> None:
-        alone = len(set(self.fabric.box[self.members])) == self.size
-        self._box = [0] * self.size if alone else self.fabric.box[self.members].tolist()
+        self._group = self.builder.group(self.members)
+        self._alone = len(set(self.fabric.box[self.members])) == self.size
+        self._box = [0] * self.size if self._alone else self.fabric.box[self.members].tolist()
 
     @property
     def size(self) -> int:
@@ -137,20 +138,28 @@ class Work:
 
     def group(self, order: Sequence[int] | None = None) -> int:
         """Return the group of the members, in their own or another order of group ranks."""
-        return self.builder.group(self.members if order is None else [self.members[r] for r in order])
+        if order is None:
+            return self._group
+        return self.builder.group([self.members[r] for r in order])
 
     def wire(self, size_bytes: int) -> int:
         """Return the bytes that a message of data takes under the protocol."""
         times, per = WIRE_BYTES[self.tuning.protocol]
         return -(-size_bytes * times // per)
 
-    def write(self, peer: int, size_bytes: int, slot: int = 0, **steps: int) -> dict[str, int]:
+    def write(
+        self, peer: int, size_bytes: int, slot: int = 0, *, peer_step: int = 0, flag_step: int = 0
+    ) -> dict[str, int]:
         """Write data to the member `peer` places on."""
-        return write(peer, self.wire(size_bytes), slot, relative=True, **steps)
+        wire = self.wire(size_bytes)
+        return write(peer, wire, slot, relative=True, peer_step=peer_step, flag_step=flag_step)
 
-    def wait(self, slot: int = 0, expected: int = 1, **steps: int) -> dict[str, int]:
+    def wait(
+        self, slot: int = 0, expected: int = 1, *, expected_step: int = 0, flag_step: int = 0
+    ) -> dict[str, int]:
         """Wait for a count."""
-        return wait(slot, expected, mode=Mode.POLL if self.tuning.poll else Mode.EVENT, **steps)
+        mode = Mode.POLL if self.tuning.poll else Mode.EVENT
+        return wait(slot, expected, expected_step=expected_step, flag_step=flag_step, mode=mode)
 
     def step(self, size_bytes: int, mb_per_s: int = 0, *, network: bool = False) -> list[dict[str, int]]:
         """Return what the kernel does before it forwards: nothing, or a compute."""
@@ -171,6 +180,15 @@ class Work:
         """Return a call of the block of these operations."""
         block = self.builder.block(ops)
         return {"block": block, "repeat": repeat, "group": group, "position": position, "flag_offset": flags}
+
+    def by_box(self, order: list[int]) -> list[list[int]]:
+        """Cut a ring into its boxes, each from the place where its ring enters the first one."""
+        if len(set(self._box)) == 1:
+            return [[p] for p in order] if self._alone else [order]
+        boxes: dict[int, list[int]] = {}
+        for p in order:
+            boxes.setdefault(self._box[p], []).append(p)
+        return [box[::-1] if turn % 2 else box for turn, box in enumerate(boxes.values())]
 
     def leaves_box(self, a: int, b: int) -> bool:
         """Return whether group ranks `a` and `b` stand in different boxes; not where every member stands alone."""

@@ -6,7 +6,8 @@ from ...schemas.lazy import attach
 
 if TYPE_CHECKING:
     from .catalogue import fabric, load, preset, preset_names
+    from .check import check_routes
 
-__all__ = ["fabric", "load", "preset", "preset_names"]
+__all__ = ["check_routes", "fabric", "load", "preset", "preset_names"]
 
-__getattr__ = attach(__name__, catalogue="fabric load preset preset_names")
+__getattr__ = attach(__name__, catalogue="fabric load preset preset_names", check="check_routes")

@@ -1,0 +1,36 @@
+"""Which algorithms there are."""
+
+from collections.abc import Callable
+
+from . import direct, ring, tree
+from .work import Track, Work
+
+Algorithm = Callable[[Work], list[Track]]
+
+ALGORITHMS: dict[tuple[str, str], Algorithm] = {
+    ("all_reduce", "ring"): ring.all_reduce,
+    ("all_reduce", "tree"): tree.all_reduce,
+    ("all_reduce", "direct"): direct.all_reduce,
+    ("all_reduce", "one_shot"): direct.one_shot,
+    ("all_gather", "ring"): ring.all_gather,
+    ("all_gather", "direct"): direct.all_gather,
+    ("reduce_scatter", "ring"): ring.reduce_scatter,
+    ("reduce_scatter", "direct"): direct.reduce_scatter,
+    ("broadcast", "ring"): ring.broadcast,
+    ("reduce", "ring"): ring.reduce,
+    ("all_to_all", "direct"): direct.all_to_all,
+    ("all_to_all", "pairwise"): direct.pairwise,
+    ("all_to_allv", "direct"): direct.all_to_all,
+    ("all_to_allv", "pairwise"): direct.pairwise,
+    ("gather", "direct"): direct.gather,
+    ("scatter", "direct"): direct.scatter,
+    ("send", "direct"): direct.send,
+    ("recv", "direct"): direct.recv,
+    ("barrier", "ring"): ring.all_reduce,
+}
+"""By operation and name; an operation's first is its default. A line here is all that a new one takes."""
+
+
+def names(operation: str) -> list[str]:
+    """Return the algorithms of an operation, the default first; none for one that cannot be expanded."""
+    return [name for of, name in ALGORITHMS if of == operation]
