@@ -39,7 +39,7 @@ def tuning(
     A step costs what NCCL says less the latency of the path that the fabric already takes. Nothing but the network
     costs anything on an ideal fabric.
     """
-    known = names(operation.operation) or [""]  # expand refuses it by name
+    known = names(operation.operation) or [""]  # what has none, expand refuses by name
     algorithm = algorithm if algorithm in known else None
     protocol = protocol if protocol in WIRE_BYTES else None
     if fabric.ideal or len(members) < 2:
@@ -83,7 +83,7 @@ def _fastest(
 
     The model knows rings and trees; anything else takes the operation's first algorithm, and Simple.
     """
-    known = names(operation.operation)
+    known = names(operation.operation) or [""]
     modelled = [a for a in known if a in ("ring", "tree")] if algorithm is None else [algorithm]
     if not modelled or modelled[0] not in ("ring", "tree"):
         return algorithm or known[0], protocol or "simple"
