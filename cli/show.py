@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..schemas import Results
 
 _SHOWN = 5
+_CELL = 110
 _CLOCK_PS = 1000  # a capture counts whole nanoseconds
 _CAUSE = ["cause", "us", "share"]
 _GPU = ["GPU", "end us", "computed us", "exposed us", "flag reads"]
@@ -93,7 +94,9 @@ def show_comparison(comparison: "Comparison", top: int) -> None:
             typer.echo(f"error, {key.replace('_', ' ')}: {value:.1%}")
     kernels = comparison.kernels
     least = _CLOCK_PS if comparison.same is None else 1
-    changed = (kernels["difference_ps"].abs() >= least) | (kernels["only_a"] > 0) | (kernels["only_b"] > 0)
+    changed = kernels["difference_ps"].abs() >= least
+    if comparison.same is not None:  # a capture lacks what replay adds, such as the channels of a collective
+        changed |= (kernels["only_a"] > 0) | (kernels["only_b"] > 0)
     show_frame("kernels and calls", kernels[changed], top)
     for title, frame in (("links: busy", comparison.links), ("GPUs: flag reads", comparison.flags)):
         if comparison.same is not None:
@@ -109,7 +112,7 @@ def show_frame(title: str, frame: "pd.DataFrame", top: int) -> None:
     more = f" (first {top} of {len(frame):,})" if len(frame) > top else ""
     cells = [
         [_cell(name, value) for name, value in zip(frame.columns, row, strict=True)]
-        for row in frame.head(top).itertuples(index=False)
+        for row in frame.head(top).itertuples(index=False, name=None)
     ]
     show_table(title + more, header, cells)
 
@@ -135,7 +138,8 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
         numeric = all(str(row[at])[:1] in "-+0123456789" for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        texts = [str(value) for value in row]
+        table.add_row(*(escape(t if len(t) <= _CELL else f"{t[: _CELL - 3]}...") for t in texts))
     console = Console()
     console.width = max(console.width, _WIDTH)
     console.print(table)

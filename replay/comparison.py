@@ -21,8 +21,9 @@ class Comparison:
     difference first: `inputs` (input, a, b), `causes_ps` of the critical paths (what, a, b, difference; they add
     up to the makespans, so the differences to that of the makespans), `kernels` (kind, name, a_ps, b_ps,
     difference_ps, matched, only_a, only_b), `collectives` (communicator, sequence, operation, a_ps, b_ps,
-    difference_ps, relative, skew_a_ps, skew_b_ps, ranks_a, ranks_b; own time: last start to latest end), `links`
-    (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference: flag reads).
+    difference_ps, a_against_b, skew_a_ps, skew_b_ps, ranks_a, ranks_b; own time: last start to latest end;
+    a_against_b: a / b - 1), `links` (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference:
+    flag reads).
     """
 
     a: str
@@ -49,7 +50,7 @@ class Comparison:
         of the sides saw on fewer ranks are left out; None where there is none.
         """
         whole = self.collectives[self.collectives["ranks_a"] == self.collectives["ranks_b"]]
-        error = whole["relative"].abs().dropna()
+        error = whole["a_against_b"].abs().dropna()
         step = abs(self.difference_ps) / self.makespan_b_ps if self.makespan_b_ps else None
         return {
             "collectives_median": float(error.median()) if len(error) else None,
@@ -162,7 +163,7 @@ def _collectives(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Align operations that both sides have."""
     both = _own(a, "a").merge(_own(b, "b"), on=["communicator", "sequence", "operation"])
     both["difference_ps"] = both["b_ps"] - both["a_ps"]
-    both["relative"] = (both["a_ps"] - both["b_ps"]) / both["b_ps"].where(both["b_ps"] > 0)
+    both["a_against_b"] = (both["a_ps"] - both["b_ps"]) / both["b_ps"].where(both["b_ps"] > 0)
     return both.sort_values(["communicator", "sequence"], kind="stable", ignore_index=True)
 
 

@@ -11,6 +11,7 @@ from .critical_path import Segment, Wait, critical_path
 _Key = TypeVar("_Key", str, tuple[str, str, str])
 _ON_LINKS = ("queueing", "serialisation", "latency")
 _AT_WAITS = ("polling", "wake latency")
+_LONG = 60  # kernels' names reach thousands of characters
 _WORK = {"kernel": "kernel", "copy": "copy", "host_call": "host call", "phase": "phase", "gap": "time",
          "collective": "work in", "other": "work in"}  # fmt: skip
 
@@ -32,9 +33,10 @@ class Cause:
 
     def __str__(self) -> str:
         """Say it in a line."""
+        name = self.name if len(self.name) <= _LONG else f"{self.name[: _LONG - 3]}..."
         if self.what in _WORK:
-            return f"{_WORK[self.what]} {self.name} on {self.where}"
-        return f"{self.what} of {self.name} on {self.where}"
+            return f"{_WORK[self.what]} {name} on {self.where}"
+        return f"{self.what} of {name} on {self.where}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Explanation:
         text = f"Of {_us(self.makespan_ps)} us the largest share, {most.share:.1%}, is {most}"
         if self.limiting_link:
             link, time = next(iter(self.links_ps.items()))
-            text += f"; the limiting link is {link} ({_us(time)} us)"
+            text += f"; the limiting link is {link} ({_us(time)} us, {time / self.makespan_ps:.1%})"
         if self.limiting_flag:
             flag, time = next(iter(self.flags_ps.items()))
             text += f"; the limiting flag is {flag} (waited for {_us(time)} us)"

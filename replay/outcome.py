@@ -15,7 +15,7 @@ from .intervals import union_length
 from .program import ACTIVITY_KINDS, Ints, Mode, Op, Program
 from .waiting import Policy, WaitPolicy
 
-Columns = pa.Table | dict[str, Any]
+Columns = dict[str, Any]
 _CHUNK = 1 << 18
 _COMPUTING = tuple(ACTIVITY_KINDS.index(kind) for kind in ("kernel", "copy", "phase"))
 _COLLECTIVE = ACTIVITY_KINDS.index("collective")
@@ -116,9 +116,12 @@ class Outcome:
         first = self.program.wait_first[self.program.call_first[agent]]
         return np.where(waits_before > first, self._released[waits_before], -1)
 
-    def tables(self) -> Mapping[str, Columns]:
-        """Return the result tables by name, each made anew when it is taken: large runs hold one at a time."""
-        makers: dict[str, Callable[[], Columns]] = {
+    def tables(self) -> Mapping[str, Any]:
+        """Return the result tables by name, each a mapping of columns or an Arrow table.
+
+        Each is made anew when it is taken, so that large runs hold one at a time.
+        """
+        makers: dict[str, Callable[[], Any]] = {
             "agents": self._agents,
             "activities": self._activities,
             "links": self._links,
@@ -320,13 +323,13 @@ class Outcome:
         return {name: hops[name] for name in HOP_ROW.split()}
 
 
-class _Lazy(Mapping[str, Columns]):
+class _Lazy(Mapping[str, Any]):
     """Tables that are made when they are taken."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Columns]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
         self._makers = makers
 
-    def __getitem__(self, name: str) -> Columns:
+    def __getitem__(self, name: str) -> Any:
         return self._makers[name]()
 
     def __iter__(self) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """The replay commands, as a user runs them: real processes on tiny traces."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,18 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing(folder, args, says):
 def test_a_folder_that_is_no_trace_is_an_input_error(folder):
     eidola("replay", "run", "missing.eidola", "-o", "bad", cwd=folder, code=3)
     eidola("replay", "explain", "job.eidola", cwd=folder, code=3)
+
+
+def test_an_interrupted_run_exits_130_and_leaves_nothing(folder):
+    args = ["replay", "run", "job.eidola", "--fabric", "star", "--gpus", "64", "-o", "cut"]
+    args += ["--engine", "reference", "--segment-bytes", "16"]
+    with subprocess.Popen([*EIDOLA, *args], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(4)  # the SimPy engine takes minutes for this
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not list(folder.glob("*cut*"))
 
 
 def test_explain_ranks_causes_that_sum_to_the_makespan(folder):
