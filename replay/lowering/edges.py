@@ -5,9 +5,10 @@ see, in its own order, so that the k-th raise is a count of k. Waits that an ear
 implies, and raises that nobody needs then, are left out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .items import Edge, Item
+from .items import Edge, Item, RankWork
 
 _START, _END = 0, 1
 
@@ -25,21 +26,47 @@ class Signals:
 NONE = Signals()
 
 
-def lane_pairs(edges: list[Edge]) -> list[tuple[int, int]]:
-    """Return the pairs (earlier lane, later lane) that edges join, in the order of their slots."""
-    return sorted({(edge.before.lane, edge.after.lane) for edge in edges})
+Pair = tuple[int, int]  # earlier lane, later lane
 
 
-def signals(edges: list[Edge], position: dict[int, int]) -> dict[int, Signals]:
-    """Return the signals of the items that have any, by `id(item)`; slots are numbered as in `lane_pairs`.
+def number_pairs(works: Iterable[RankWork]) -> tuple[list[str], dict[int, dict[Pair, int]]]:
+    """Give every pair of lanes that edges join a slot; return the slots' names, and by rank each pair's slot.
 
-    `position` is each item's index in its lane, by `id(item)`.
+    Ranks share the slots of lanes that bear one name; threads, whose names are numbers of one process, are
+    numbered anew on each rank.
     """
+    named = {work.rank: (_labels(work), _pairs(work)) for work in works}
+    names = sorted({f"{label[a]} -> {label[b]}" for label, pairs in named.values() for a, b in pairs})
+    slot = {name: number for number, name in enumerate(names)}
+    slots = {
+        rank: {(a, b): slot[f"{label[a]} -> {label[b]}"] for a, b in pairs}
+        for rank, (label, pairs) in named.items()
+    }
+    return names, slots
+
+
+def _pairs(work: RankWork) -> list[Pair]:
+    return sorted({(edge.before.lane, edge.after.lane) for edge in work.edges})
+
+
+def _labels(work: RankWork) -> list[str]:
+    threads = sorted(
+        (lane.name for lane in work.lanes if lane.name.startswith("thread ")), key=lambda n: (len(n), n)
+    )
+    return [
+        f"host thread {threads.index(lane.name)}" if lane.name in threads else lane.name
+        for lane in work.lanes
+    ]
+
+
+def signals(work: RankWork, slots: dict[Pair, int]) -> dict[int, Signals]:
+    """Return the signals of the items that have any, by `id(item)`; `slots` by pair of lanes."""
+    position = {id(item): i for lane in work.lanes for i, item in enumerate(lane.items)}
     pairs: dict[tuple[int, int], list[Edge]] = {}
-    for edge in edges:
+    for edge in work.edges:
         pairs.setdefault((edge.before.lane, edge.after.lane), []).append(edge)
     found: dict[int, Signals] = {}
-    for slot, pair in enumerate(lane_pairs(edges)):
+    for pair, slot in slots.items():
         _connect(slot, pairs[pair], position, found)
     return found
 

@@ -1,13 +1,11 @@
 """From scripts to a program: an agent a lane and GPU, calls of shared blocks, an activity an item."""
 
-import re
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 from ..fabric import Fabric
 from ..program import Builder
 from .acts import Grower
-from .edges import lane_pairs
+from .edges import number_pairs
 from .expanding import Expanded, Expander
 from .items import Item, Part, RankWork
 from .matching import Instance, Matcher
@@ -36,10 +34,13 @@ class Emitter:
     def emit(self, mode: Mode) -> None:
         """Write all agents of `mode`."""
         every = list(range(self.plan.gpus))
-        names = _event_names(list(self.works.values()), mode)
+        names, pairs = number_pairs(self.works.values())
+        if mode == "timed":  # nothing waits; ends of collectives are observed
+            observed = max(len(Observers(work).slots) for work in self.works.values())
+            names = ["end of a collective"] * observed
         event_first = self._reserve(every, 1, names)
         flag_first = self._reserve(every, self.grower.gpus, self.grower.flags.names)
-        self._scripter = Scripter(self.builder, self.plan, self.grower, event_first, flag_first)
+        self._scripter = Scripter(self.builder, self.plan, self.grower, event_first, flag_first, pairs)
         size = self.grower.gpus
         blocks = [range(first, first + size) for first in range(0, self.plan.gpus, size)]
         groups = [self.builder.group(list(block)) for block in blocks]
@@ -152,17 +153,3 @@ class Emitter:
             captured_end_ns=item.end_ns if captured else -1,
             collective=collective,
         )
-
-
-def _event_names(works: list[RankWork], mode: Mode) -> list[str]:
-    """Return a name a slot that events need: a pair of lanes; where nothing waits, a collective that is observed.
-
-    Ranks share slots, so a name holds what they have in common.
-    """
-    if mode == "timed":
-        return ["end of a collective"] * max(len(Observers(work).slots) for work in works)
-    found = [
-        [f"{work.lanes[a].name} -> {work.lanes[b].name}" for a, b in lane_pairs(work.edges)] for work in works
-    ]
-    by_slot = [{re.sub(r"(?<=thread )\d+", "*", n) for n in names if n} for names in zip_longest(*found)]
-    return [names.pop() if len(names) == 1 else "event" for names in by_slot]

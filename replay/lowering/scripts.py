@@ -10,7 +10,7 @@ from functools import cached_property
 
 from ..program import Builder, Mode, compute, until, wait, write
 from .acts import Act, Grower, Traffic
-from .edges import NONE, Signals, signals
+from .edges import NONE, Pair, Signals, signals
 from .items import Item, Lane, RankWork, finish_ns
 from .plan import Plan
 
@@ -44,19 +44,22 @@ class AgentScript:
 
 @dataclass
 class Scripter:
-    """Writes scripts into `builder`; `event_first` and `flag_first` are the first slots of both kinds of flags."""
+    """Writes scripts into `builder`; `event_first` and `flag_first` are the first slots of both kinds of flags.
+
+    `pairs`: by rank, which of the event slots joins a pair of lanes.
+    """
 
     builder: Builder
     plan: Plan
     grower: Grower
     event_first: int
     flag_first: int
+    pairs: dict[int, dict[Pair, int]]
     _grown: dict[tuple[int, str], list[tuple[Item, Traffic]]] = field(default_factory=dict)
 
     def closed(self, work: RankWork) -> list[AgentScript]:
         """Write the script of a rank that runs on its own."""
-        position = {id(item): i for lane in work.lanes for i, item in enumerate(lane.items)}
-        found = signals(work.edges, position)
+        found = signals(work, self.pairs[work.rank])
         return [
             AgentScript(lane.name, [self._closed(item, found.get(id(item), NONE), t) for item, t in traffic])
             for lane, traffic in ((lane, self._traffic(work, lane)) for lane in work.lanes)
