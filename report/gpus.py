@@ -17,11 +17,18 @@ _ROLES = (("computing", "@compute"), ("waiting", "@wait"), ("other", "@other"))
 
 
 def gpus(
-    rank: Ints, compute_ps: Ints, exposed_ps: Ints, makespan_ps: int, more: Mapping[str, Any], cause: str = ""
+    rank: Ints,
+    compute_ps: Ints,
+    exposed_ps: Ints,
+    makespan_ps: int,
+    more: Mapping[str, Any],
+    cause: str = "",
+    whole: str = "run",
 ) -> View | None:
     """Return the time of each GPU, up to `makespan_ps`; None where there is none.
 
-    `more` are further columns of the table; `cause` is said of the GPU that waited longest.
+    `more` are further columns of the table; `cause` is said of the GPU that waited longest,
+    `whole` is what the time is part of.
     """
     if not len(rank) or not makespan_ps:
         return None
@@ -29,8 +36,15 @@ def gpus(
     parts = (compute_ps, exposed_ps, other_ps)
     order = np.argsort(-exposed_ps, kind="stable")
     shown = np.arange(len(rank)) if len(rank) <= _BARS else order[:_LONGEST]
-    charts = [_bars(rank[shown], [part[shown] for part in parts], makespan_ps, len(shown) < len(rank))]
+    title = "Time of each GPU"
     if len(shown) < len(rank):
+        title = (
+            f"The {len(shown)} GPUs that waited longest"
+            if exposed_ps.any()
+            else f"The first {len(shown)} GPUs"
+        )
+    charts = [_bars(title, rank[shown], [part[shown] for part in parts], makespan_ps)]
+    if len(shown) < len(rank) and exposed_ps.any():
         charts.append(_histogram(exposed_ps))
     columns = [
         Column("GPU", rank),
@@ -43,7 +57,7 @@ def gpus(
     return View(
         "gpus",
         "Time by GPU",
-        _sentence(rank, exposed_ps, makespan_ps, cause),
+        _sentence(rank, exposed_ps, makespan_ps, cause, whole),
         charts,
         (Table("time by GPU", columns),),
         "Waiting: some agent of the GPU waited, or ran a collective, and none computed. Other: nothing ran, or "
@@ -51,22 +65,24 @@ def gpus(
     )
 
 
-def _sentence(rank: Ints, exposed_ps: Ints, makespan_ps: int, cause: str) -> str:
+def _sentence(rank: Ints, exposed_ps: Ints, makespan_ps: int, cause: str, whole: str) -> str:
     most, least = int(exposed_ps.argmax()), int(exposed_ps.argmin())
+    if not exposed_ps.any():
+        return "No GPU ever waited with nothing to compute."
     if exposed_ps[most] == exposed_ps[least]:
         time = time_text(int(exposed_ps[most]))
         who = f"{'The' if len(rank) == 1 else 'Each of the'} {count_text(len(rank), 'GPU')}"
-        return f"{who} waited {time}, {share_text(exposed_ps[most], makespan_ps)} of the run{cause}."
+        return f"{who} waited {time}, {share_text(exposed_ps[most], makespan_ps)} of the {whole}{cause}."
     longest, shortest = (time_text(int(exposed_ps[at])) for at in (most, least))
     share = share_text(exposed_ps[most], makespan_ps)
     return (
-        f"GPU {rank[most]} waited longest: {longest}, {share} of the run{cause}. "
+        f"GPU {rank[most]} waited longest: {longest}, {share} of the {whole}{cause}. "
         f"The mean of {count_text(len(rank), 'GPU')} is {time_text(float(exposed_ps.mean()))}; GPU {rank[least]} "
         f"waited least, {shortest}."
     )
 
 
-def _bars(rank: Ints, parts: list[Ints], makespan_ps: int, chosen: bool) -> Chart:
+def _bars(title: str, rank: Ints, parts: list[Ints], makespan_ps: int) -> Chart:
     scale, unit = time_unit(makespan_ps)
     places = list(range(len(rank)))
     data = [
@@ -90,7 +106,6 @@ def _bars(rank: Ints, parts: list[Ints], makespan_ps: int, chosen: bool) -> Char
                   "ticktext": [str(r) for r in rank[::every]], "tickangle": 0},
         "yaxis": {"title": {"text": f"time ({unit})"}},
     }  # fmt: skip
-    title = f"The {len(rank)} GPUs that waited longest" if chosen else "Time of each GPU"
     return Chart(title, data, layout, 320)
 
 

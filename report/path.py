@@ -53,7 +53,10 @@ def _sentence(path: Sequence[Segment], causes: Counter[tuple[str, str]], total: 
     kinds: Counter[str] = Counter()
     for (kind, _), spent in causes.items():
         kinds[kind] += spent
-    parts = ", ".join(f"{kind} {share_text(spent, total)}" for kind, spent in kinds.most_common(4))
+    most_kinds = [
+        (kind.replace("_", " "), spent) for kind, spent in kinds.most_common(4) if 1000 * spent >= total
+    ]
+    parts = ", ".join(f"{kind} {share_text(spent, total)}" for kind, spent in most_kinds)
     visited = len({segment["rank"] for segment in path})
     return (
         f"{time_text(total)} in {count_text(len(path), 'step')} over {count_text(visited, 'GPU')}: {parts}. The "

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..schemas import Results
 from .collectives import collectives, replayed
@@ -21,8 +20,8 @@ from .view import View, micro
 
 _WAITS = ("rank", "flag", "flag_name", "policy", "start_ps", "end_ps", "polls", "released_by")
 _FLAGS_NOTE = (
-    "A flag lives in the memory of the GPU that waits for it; waits that lasted no time are counted too. Time is "
-    "summed over waits, which may overlap."
+    "A flag lives in the memory of the GPU that waits for it. Waits that lasted no time are counted too; waits "
+    "that the GPU's own streams, launches and events released are left out. Waits may overlap."
 )
 
 
@@ -53,8 +52,8 @@ def _flags(results: Results) -> Flags | None:
         source = results.read("messages", ["source_rank"])["source_rank"].to_numpy()
         known = released >= 0
         releaser[known] = source[released[known]]
-    waited = pc.subtract(waits["end_ps"], waits["start_ps"])
-    return by_flag(waits.append_column("waited_ps", waited), releaser)
+    waited = waits["end_ps"].to_numpy() - waits["start_ps"].to_numpy()
+    return by_flag(waits, waited, releaser)
 
 
 def _gpus(table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None:
@@ -88,10 +87,11 @@ def _head(results: Results, table: pa.Table, makespan_ps: int) -> Head:
         ("flag reads", f"{reads:,}"),
         *facts(summary),
     ]
-    where = "".join(f", {summary[key]}" for key in ("fabric", "mode") if isinstance(summary.get(key), str))
+    asked = (("on", summary.get("fabric")), ("in mode", summary.get("mode")))
+    where = "".join(f" {word} {short(str(value))}" for word, value in asked if value)
     return Head(
         results.path.resolve().name,
-        f"A run of {count_text(table.num_rows, 'GPU')}{short(where, 80)} that took {time_text(makespan_ps)}.",
+        f"{count_text(table.num_rows, 'GPU')}{where} took {time_text(makespan_ps)}.",
         told,
         warnings(summary),
         {"Summary (JSON)": summary, "Manifest (JSON)": manifest},

@@ -5,7 +5,7 @@ import html
 _TIMES = ((1_000_000_000_000, "s"), (1_000_000_000, "ms"), (1_000_000, "µs"), (1000, "ns"), (1, "ps"))
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB"), (1, "B"))
 _SPACE = "\u00a0"  # no line ends between a number and its unit
-_LABEL = 42  # characters of a name on an axis
+_LABEL = 50  # characters of a name on an axis
 _HOVER = 160  # characters of a name in a hover label
 
 
@@ -36,6 +36,8 @@ def share_text(part: float, whole: float) -> str:
     if not whole:
         return f"0{_SPACE}%"
     percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return f"under 0.1{_SPACE}%"
     return f"{percent:.{0 if percent >= 10 or not percent else 1}f}{_SPACE}%"
 
 

@@ -45,13 +45,9 @@ def _flags(trace: Trace, writes: pa.Table) -> Flags:
     waits = trace.read(
         "waits", ["rank", "flag", "start_ns", "end_ns", "polls"], filters=pc.field("end_ns").is_valid()
     )
-    waited = pc.multiply(pc.subtract(waits["end_ns"], waits["start_ns"]), 1000)
-    size = waits.num_rows
-    table = (
-        waits.append_column("waited_ps", waited)
-        .append_column("flag_name", pa.nulls(size, pa.string()))
-        .append_column("policy", pa.array(["captured"] * size, pa.string()))
-    )
+    waited = 1000 * (waits["end_ns"].to_numpy() - waits["start_ns"].to_numpy())
+    unnamed = pa.nulls(waits.num_rows, pa.string())
+    table = waits.append_column("flag_name", unnamed).append_column("policy", unnamed)
     raisers = writes.filter(pc.field("flag").is_valid()).group_by(["peer", "flag"]).aggregate(
         [("rank", "min"), ("rank", "max")]
     )  # fmt: skip
@@ -61,33 +57,41 @@ def _flags(trace: Trace, writes: pa.Table) -> Flags:
         if row["rank_min"] == row["rank_max"]
     }
     keys = zip(waits["rank"].to_pylist(), waits["flag"].to_pylist(), strict=True)
-    return by_flag(table, np.array([known.get(key, NOBODY) for key in keys], np.int64))
+    return by_flag(table, waited, np.array([known.get(key, NOBODY) for key in keys], np.int64))
 
 
 def _gpus(trace: Trace, ranks: pa.Table, spans: pa.Table, rows: pa.Table, found: Flags) -> View | None:
     """Return computing and waiting by rank: waiting is inside a collective or a captured wait, and in no kernel."""
     rank = np.sort(ranks["rank"].to_numpy())
     place, size = {int(r): at for at, r in enumerate(rank)}, len(rank)
-    work = _computing(spans, rows)
-    if not work.num_rows and not rows.num_rows:
+    waits = trace.read("waits", ["rank", "span", "start_ns", "end_ns"], filters=pc.field("end_ns").is_valid())
+    busy = _placed(_computing(spans, rows, waits), place)
+    parts = (busy, _placed(rows, place), _placed(waits, place))
+    of_rank, start, end = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    if not len(of_rank):
         return None
-    waits = trace.read("waits", ["rank", "start_ns", "end_ns"], filters=pc.field("end_ns").is_valid())
-    busy = _placed(work, place)
-    rank_of, start, end = (
-        np.concatenate(parts) for parts in zip(busy, _placed(rows, place), _placed(waits, place), strict=True)
-    )
     computing = union_length(*busy, size)
-    waiting = union_length(rank_of, start, end, size) - computing
-    first, last = pc.min(spans["start_ns"]).as_py(), pc.max(spans["end_ns"]).as_py()
-    why = cause(found, int(rank[int(waiting.argmax())])) if size else ""
-    return gpus(rank, 1000 * computing, 1000 * waiting, 1000 * (last - first), {}, why)
+    waiting = union_length(of_rank, start, end, size) - computing
+    why = cause(found, int(rank[int(waiting.argmax())]))
+    return gpus(rank, 1000 * computing, 1000 * waiting, _window_ps(spans, rows, waits), {}, why, "trace")
 
 
-def _computing(spans: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the spans that compute: kernels, copies and phases that are no collective."""
+def _computing(spans: pa.Table, rows: pa.Table, waits: pa.Table) -> pa.Table:
+    """Return the spans that compute: kernels, copies and phases that are no collective and hold no wait."""
     work = spans.filter(pc.field("kind").isin(_WORK))
-    communicating = rows.select(["rank", "span"]).filter(pc.field("span").is_valid())
-    return work.join(communicating, ["rank", "span"], join_type="left anti")
+    for other in (rows, waits):
+        known = other.select(["rank", "span"]).filter(pc.field("span").is_valid())
+        work = work.join(known, ["rank", "span"], join_type="left anti")
+    return work
+
+
+def _window_ps(*tables: pa.Table) -> int:
+    """Return the time from the first start to the last end in all tables."""
+    held = [table for table in tables if table.num_rows]
+    if not held:
+        return 0
+    first = min(pc.min(table["start_ns"]).as_py() for table in held)
+    return 1000 * int(max(pc.max(table["end_ns"]).as_py() for table in held) - first)
 
 
 def _placed(table: pa.Table, place: dict[int, int]) -> tuple[Ints, Ints, Ints]:
@@ -104,9 +108,7 @@ def _traffic(writes: pa.Table) -> View | None:
 
 
 def _head(trace: Trace, ranks: pa.Table, spans: pa.Table, writes: pa.Table, rows: pa.Table) -> Head:
-    window = 0
-    if spans.num_rows:
-        window = 1000 * (pc.max(spans["end_ns"]).as_py() - pc.min(spans["start_ns"]).as_py())
+    window = _window_ps(spans, rows)
     clocks = trace.read("clocks", ["method", "residual_ns"])
     residual = pc.max(clocks["residual_ns"]).as_py()
     facts = [
@@ -116,7 +118,7 @@ def _head(trace: Trace, ranks: pa.Table, spans: pa.Table, writes: pa.Table, rows
         ("backend", _counted(ranks["backend"].to_pylist())),
         ("hosts", f"{len(set(ranks['host'].to_pylist()) - {None}):,}" if ranks["host"].null_count == 0 else ""),
         ("spans", f"{spans.num_rows:,}"),
-        ("collective records", f"{rows.num_rows:,}"),
+        ("collective records", f"{rows.num_rows:,}" if rows.num_rows else ""),
         ("peer writes", f"{writes.num_rows:,}" if writes.num_rows else ""),
         ("bytes written to peers", size_text(pc.sum(writes["size_bytes"]).as_py() or 0) if writes.num_rows else ""),
         ("clocks aligned by", _counted(clocks["method"].to_pylist())),

@@ -25,8 +25,8 @@ def matrix(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> tupl
     rows = -(-gpus // group)
     away = source != destination
     cell = (source[away] // group).astype(np.int64) * rows + destination[away] // group
-    # float64 is exact up to 2^53 bytes a cell, 9 PB.
-    sums = np.bincount(cell, size_bytes[away], rows * rows).astype(np.int64)
+    sums = np.zeros(rows * rows, np.int64)
+    np.add.at(sums, cell, size_bytes[away])
     return sums.reshape(rows, rows), group
 
 
@@ -82,7 +82,7 @@ def _plural(what: str) -> str:
 def _chart(sums: Ints, names: list[str], group: int) -> Chart:
     scale, unit = size_unit(int(sums.max()))
     shown = np.round(sums / scale, 3).tolist()
-    step = -(-len(names) // (32 if group == 1 else 8))
+    step = 1 if len(names) <= 32 else -(-len(names) // (16 if group == 1 else 8))
     axis: dict[str, Any] = {
         "type": "category",
         "showgrid": False,

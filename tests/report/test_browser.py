@@ -1,14 +1,18 @@
 """Reports in a browser: drawn without errors and without a network, for eyes and for the keyboard."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from eidola.replay import explain
+from eidola.replay import explain, replay, spin
 from eidola.report import report
 
 from .runs import HOSTILE, fused, ring, saved, star
 
+ROOT = Path(__file__).resolve().parents[2]
+PICTURE = ROOT / "docs/report.png"
+SAMPLE = ROOT / "sample_traces/gemv_allreduce_host_4/trace.eidola"
 VIEWS = ["path", "gpus", "flags", "links", "traffic", "collectives"]
 
 
@@ -105,12 +109,12 @@ def test_a_table_holds_what_the_run_holds(page, small):
     assert shown == [(str(g["rank"]), pytest.approx(g["exposed_ps"] / 1e6, abs=1e-3)) for g in gpus]
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_names_are_text(page, tmp_path, name):
-    """As kernel, flag, agent, communicator, operation, switch and entry of the summary at once."""
-    run = saved(
-        fused(3, 1, [name] * 5), star(3, name), tmp_path / "run", {"fabric": name, name: "x", "mode": name}
-    )
+@pytest.mark.parametrize("turn", range(0, len(HOSTILE), 2))
+def test_hostile_names_are_text(page, tmp_path, turn):
+    """As kernel, flag, agent, communicator, operation, switch and entries of the summary."""
+    names = (HOSTILE[turn:] + HOSTILE[:turn])[:6]
+    summary = {"fabric": names[0], names[1]: names[2], "mode": names[3]}
+    run = saved(fused(3, 1, names[:5]), star(3, names[5]), tmp_path / "run", summary)
     page.open(reported(run))
     assert sections(page) == VIEWS
     tables = page.run(
@@ -118,7 +122,8 @@ def test_hostile_names_are_text(page, tmp_path, name):
     )
     for title in tables:
         assert len(page.table(title.removeprefix("Table: "))) > 1
-    assert name in " ".join(cell for row in page.table("the path, in time order") for cell in row)
+    path = " ".join(cell for row in page.table("the path, in time order") for cell in row)
+    assert all(names[at] in path for at in (0, 1, 2, 4, 5))  # kernel, flag, agent, operation, switch
     assert page.run("return window.hit") is None
     assert page.run("return document.querySelectorAll('main b, main img, a[href^=http], svg a').length") == 0
     assert page.undrawn() == []
@@ -160,6 +165,18 @@ def test_a_run_of_1024_gpus_opens(page, tmp_path):
         "[...document.querySelectorAll('#gpus button')].find(b => b.textContent.startsWith('Show all')).click()"
     )
     assert page.run("return document.querySelectorAll('#gpus tbody tr').length") == 1024
+
+
+def test_the_picture_in_the_docs(page, tmp_path, request):
+    """`--refresh-pictures` takes it anew: the captured GEMV + AllReduce, replayed on twice its GPUs."""
+    if request.config.getoption("--refresh-pictures"):
+        run = replay(SAMPLE, tmp_path / "gemv-allreduce", gpus=8, fabric="hgx-h100", wait=spin(100))
+        page.open(reported(run.path))
+        page.driver.set_window_size(1280, 1950)
+        page.driver.save_screenshot(str(PICTURE))
+        page.driver.set_window_size(1280, 900)
+    assert PICTURE.read_bytes().startswith(b"\x89PNG")
+    assert PICTURE.stat().st_size < 400_000
 
 
 def test_a_table_is_saved_as_csv_with_formulas_defused(page, tmp_path):

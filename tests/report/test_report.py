@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 import pytest
 
 from eidola.replay import IDEAL
 from eidola.report import report
 from eidola.report.collectives import Operation, collectives
+from eidola.report.flags import NOBODY, by_flag
 from eidola.report.intervals import union_length
 from eidola.report.text import label, short, size_text, time_text
 from eidola.report.traffic import matrix, traffic
@@ -72,7 +74,7 @@ def test_a_run_without_messages_gives_the_other_views(tmp_path):
 def test_the_flag_waited_for_longest_and_who_raised_it(tmp_path):
     """GPU 0 computes least, so it waits longest; its last flag comes from GPU 1, which posts to it last."""
     text, data = held(report(saved(fused(8, 1), star(8), tmp_path / "run", wait=IDEAL), tmp_path / "r.html"))
-    assert "The longest wait was for ready of GPU 0" in text
+    assert "The flag waited for longest is ready of GPU 0" in text
     assert "mostly for ready, raised by GPU" in text
     table = next(t for view in data for t in view["tables"] if t["title"] == "waiting by flag")
     columns = {c["name"]: c.get("values") or [c["unique"][i] for i in c["index"]] for c in table["columns"]}
@@ -90,8 +92,7 @@ def test_embedded_data_cannot_end_its_script(tmp_path):
     assert "<script>window" not in text
 
 
-def test_colors_are_read_once_from_a_closed_page(tmp_path):
-    """The policy lets these scripts run, no others, and allows no connection."""
+def test_the_page_allows_no_connection_and_no_other_script(tmp_path):
     text = report(GOLDEN, tmp_path / "r.html").read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -164,6 +165,24 @@ def test_times_of_scaled_runs_are_not_compared_with_smaller_captures(tmp_path):
     assert "Nothing was captured at this size to compare with" in text
 
 
+def test_a_flag_is_summed_and_its_longest_releaser_named():
+    """GPU 0 waits on flag 7 for 5 + 6 released by GPU 2, 8 by GPU 1, and 90 by itself, which is left out."""
+    waits = pa.table(
+        {
+            "rank": [0, 0, 0, 0, 1],
+            "flag": [7, 7, 7, 7, 7],
+            "flag_name": ["ready", "ready", "ready", "ready", None],
+            "policy": ["spin"] * 5,
+            "polls": [1, 2, 3, 4, None],
+        }
+    )
+    found = by_flag(waits, np.array([5, 8, 90, 6, 1]), np.array([2, 1, 0, 2, NOBODY]))
+    assert [found.name(0), found.name(1)] == ["ready", "flag 7"]
+    assert [found.rank.tolist(), found.waited_ps.tolist(), found.waits.tolist()] == [[0, 1], [19, 1], [3, 1]]
+    assert [found.reads.tolist(), found.releaser.tolist()] == [[7, 0], [2, NOBODY]]
+    assert found.released_ps.tolist() == [11, 1]
+
+
 def test_union_length_counts_overlap_once():
     group = np.array([0, 0, 0, 2, 2])
     start, end = np.array([5, 0, 20, 1, 2]), np.array([15, 10, 25, 9, 3])
@@ -189,7 +208,7 @@ def test_sizes_read_in_their_best_unit():
 
 
 def test_labels_are_short_and_plain():
-    assert len(short("a" * 10_000)) == 42
+    assert len(short("a" * 10_000)) == 50
     assert short("void gemm" + "x" * 100 + "tail").startswith("void gemm")
     assert short("void gemm" + "x" * 100 + "tail").endswith("tail")
     assert label("<b>&amp;\n$x$</b>") == "&lt;b&gt;&amp;amp; &#36;x&#36;&lt;/b&gt;"
