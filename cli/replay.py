@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .replay_run import EXAMPLES, run_command, verify_command
+from .replay_run import EXAMPLES, parse_settings, run_command, verify_command
 
 app = typer.Typer(no_args_is_help=True, help="Replay a trace at any GPU count, and say what holds it back.")
 app.command("run", epilog=EXAMPLES)(run_command)
@@ -62,6 +62,9 @@ def compare_command(
 def fabric_command(
     name: Annotated[str, typer.Argument(help="A preset, or the path of a TOML file.")],
     gpus: Annotated[int, typer.Option(min=1, help="How many GPUs.")] = 8,
+    setting: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the preset, such as rate_gb_per_s=25.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a fabric's nodes, links and rates, and check that every GPU reaches every other."""
@@ -69,7 +72,7 @@ def fabric_command(
     from ..replay.routes import check_routes
     from .show import fabric_summary, show_fabric
 
-    found = fabric(name, gpus)
+    found = fabric(name, gpus, **parse_settings(setting, "--setting"))
     summary = fabric_summary(found, check_routes(found))
     if as_json:
         typer.echo(json.dumps(summary, indent=1))

@@ -43,6 +43,9 @@ def run_command(
         int | None, typer.Option(min=1, help="GPUs to replay; default: the captured ranks.")
     ] = None,
     fabric: Annotated[str, typer.Option(help="A preset (see docs/fabrics.md), or a TOML file.")] = "ideal",
+    fabric_setting: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the preset, such as rate_gb_per_s=25.")
+    ] = None,
     mode: Annotated[
         Mode, typer.Option(help="All closed-loop; all at captured times; or chosen targets closed-loop.")
     ] = Mode.dependent,
@@ -60,6 +63,9 @@ def run_command(
         bool, typer.Option("--replicas", help="Repeat the whole job; nothing grows.")
     ] = False,
     fill: Annotated[bool, typer.Option("--fill", help="Let captured ranks stand for missing ones.")] = False,
+    algorithm: Annotated[
+        list[str] | None, typer.Option(metavar="OPERATION=NAME", help="Override, such as all_reduce=ring.")
+    ] = None,
     engine: Annotated[
         Engine, typer.Option(help="Compiled, or the definition in SimPy (slow).")
     ] = Engine.compiled,
@@ -83,10 +89,12 @@ def run_command(
             output,
             gpus=gpus,
             fabric=fabric,
+            fabric_settings=parse_settings(fabric_setting, "--fabric-setting"),
             targets=target or (0,),
             wait=policy,
             replicas=replicas,
             fill=fill,
+            algorithms=_algorithms(algorithm),
             segment_bytes=segment_bytes,
             seed=seed,
             overwrite=overwrite,
@@ -116,6 +124,24 @@ def verify_command(
         again = verify(results, progress=show)
     if not quiet:
         typer.echo(f"{run}: the same results again, hash {again.manifest['results_hash']}")
+
+
+def parse_settings(given: list[str] | None, option: str) -> dict[str, Any]:
+    """Return `name=value` pairs, numbers as numbers; raises UsageError, naming `option`, for anything else."""
+    settings: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {text}: give a name and a value, as in name=value")
+        try:
+            settings[name] = float(value) if "." in value else int(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def _algorithms(given: list[str] | None) -> dict[str, str]:
+    return {name: str(value) for name, value in parse_settings(given, "--algorithm").items()}
 
 
 def _policy(wait: Wait, poll_period: str, wake_latency: str, arm_cost: str) -> "WaitPolicy":

@@ -72,6 +72,15 @@ def test_an_existing_run_is_replaced_only_when_told(folder):
     eidola(*args, "--overwrite", cwd=folder)
 
 
+def test_settings_and_algorithms_change_the_run(folder):
+    args = ("--fabric", "star", "--fabric-setting", "rate_gb_per_s=25", "--algorithm", "all_reduce=ring")
+    eidola("replay", "run", "job.eidola", *args, "-o", "slow", "-q", cwd=folder)
+    found = json.loads(eidola("replay", "compare", "run", "slow", "--json", cwd=folder).stdout)
+    changed = {row["input"] for row in found["inputs"]}
+    assert {"arguments.fabric_settings.rate_gb_per_s", "arguments.algorithms.all_reduce"} <= changed
+    assert found["difference_ps"] > 0
+
+
 def test_wait_policies_reach_the_manifest(folder):
     args = ("--wait", "spin", "--poll-period", "0.5us", "-o", "spin", "-q")
     eidola("replay", "run", "job.eidola", *args, cwd=folder)
@@ -84,6 +93,9 @@ def test_wait_policies_reach_the_manifest(folder):
     [
         (("--wait", "spin", "--poll-period", "100"), "such as 100ns"),
         (("--wait", "spin", "--poll-period", "0ns"), "at least 1ps"),
+        (("--algorithm", "all_reduce"), "as in name=value"),
+        (("--algorithm", "all_reduce=magic"), "magic"),
+        (("--fabric", "star", "--fabric-setting", "colour=3"), "no setting colour"),
         (("--fabric", "nothing"), "no fabric 'nothing'"),
         (("--segment-bytes", "-1"), "--segment-bytes"),
     ],
