@@ -1,6 +1,7 @@
 """One table in one Parquet file: what is written is of the schema, what is read is migrated to it."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .migrate import migrate
 from .tables import TRACE_TABLES, Column, Table
 
 
+@cache
 def generator() -> str:
     """Return the name and version that files written by this package carry."""
     try:
