@@ -32,11 +32,12 @@ from typing import Any
 from ..schemas import InputError
 from .fabric import Fabric, FabricBuilder
 
-_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "": {"name": str, "gpus": int, "box_gpus": int, "forwarding": list, "switch": list, "link": list},
-    "switch": {"name": str, "store_and_forward": bool},
+_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
+    "": {"name": (str,), "gpus": (int,), "box_gpus": (int,), "forwarding": (list,), "switch": (list,),
+         "link": (list,)},
+    "switch": {"name": (str,), "store_and_forward": (bool,)},
     "link": {"from": (str, list), "to": (str, list), "rate_gb_per_s": (int, float), "latency_ns": (int, float),
-             "header_bytes": int, "payload_bytes": int, "both": bool},
+             "header_bytes": (int,), "payload_bytes": (int,), "both": (bool,)},
 }  # fmt: skip
 _NEEDED = {"": ("gpus", "link"), "switch": ("name",), "link": ("from", "to", "rate_gb_per_s", "latency_ns")}
 _FEW = 4  # stretches of destinations that a node gets a rule each for
@@ -97,9 +98,8 @@ class _Reader:
         for key, value in table.items():
             if key not in known:
                 raise self.error(where, f"unknown key {key!r}; keys are {', '.join(known)}")
-            wanted = known[key] if isinstance(known[key], tuple) else (known[key],)
-            if type(value) not in wanted:
-                names = " or ".join(t.__name__ for t in wanted)
+            if type(value) not in known[key]:
+                names = " or ".join(t.__name__ for t in known[key])
                 raise self.error(f"{where}, {key}", f"{value!r} is no {names}")
         for key in _NEEDED[kind]:
             if key not in table:

@@ -89,11 +89,24 @@ def _relay(
     chunks = work.chunks(part.size_bytes)
     big, small, large = work.slices(part.size_bytes, chunks)
     network = any(work.leaves_box(p, member) for member, _ in to)
-    calls = []
-    for first, count, size in ((0, large, big), (large, chunks - large, small)):
+    onward = tuple((member - p, slot) for member, slot in to)
+    stretches = ((0, large, big), (large, chunks - large, small))
+    return [
+        {"block": _block(work, part, first, size, tuple(arrivals), onward, network), "repeat": count,
+         "group": work.group(), "position": p, "flag_offset": flag}
+        for first, count, size in stretches if count
+    ]  # fmt: skip
+
+
+def _block(
+    work: Work, part: Ring, first: int, size: int, arrivals: tuple[int, ...], onward: tuple[tuple[int, int], ...],
+    network: bool,
+) -> int:  # fmt: skip
+    """Return the block of one chunk; members in like places share it."""
+    key = first, size, part.mb_per_s, arrivals, onward, network
+    if key not in work.blocks:
         ops = [work.wait(slot, 1 + first, expected_step=1) for slot in arrivals]
         ops += work.step(size, part.mb_per_s, network=network)
-        ops += [work.write(member - p, size, slot) for member, slot in to]
-        if count:
-            calls.append(work.call(ops, count, group=work.group(), position=p, flags=flag))
-    return calls
+        ops += [work.write(distance, size, slot) for distance, slot in onward]
+        work.blocks[key] = work.builder.block(ops)
+    return work.blocks[key]

@@ -22,6 +22,9 @@ CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
 CHANNELS = 16
 """Channels that a merged one stands for, where no capture says: NCCL uses 12 (DGX-1) to 24 (HGX A100) in a box."""
+LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
+"""With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for LL also times the
+number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
 DEPTH = 8
 """Chunks in flight for every step of the path that NCCL aims at (src/enqueue.cc)."""
 
@@ -50,7 +53,7 @@ def tuning(
     return Tuning(
         algorithm,
         protocol,
-        channels=channels or 0,
+        channels=_channels(operation, len(members), protocol, channels),
         chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), channels or CHANNELS, len(orders)),
         base_ps=BASE_PS[protocol],
         step_ps=max(0, STEP_PS[protocol] - _path_ps(fabric, members)),
@@ -62,6 +65,18 @@ def tuning(
 def _path_ps(fabric: Fabric, members: Sequence[int]) -> int:
     """Return the latency between the first two members."""
     return sum(int(fabric.latency_ps[link]) for link in fabric.route(members[0], members[1]))
+
+
+def _whole(operation: Operation, members: int) -> int:
+    """Return the bytes that NCCL counts: of all_gather the output."""
+    return operation.size_bytes * (members if operation.operation == "all_gather" else 1)
+
+
+def _channels(operation: Operation, members: int, protocol: str, channels: int | None) -> int:
+    """Return how many channels an operation of this size uses at most."""
+    least = LEAST_BYTES[protocol] * (members if protocol == "ll" else 1)
+    fit = max(1, _whole(operation, members) // least)
+    return min(channels, fit) if channels else fit
 
 
 def _chunk_bytes(size_bytes: int, members: int, channels: int, rings: int) -> int:
@@ -92,7 +107,7 @@ def _fastest(
         modelled = ["ring"]
     mb_per_s = sum(ring_speeds(fabric, orders))
     turns = 2 if operation.operation in ("all_reduce", "barrier") else 1
-    whole = operation.size_bytes * (n if operation.operation == "all_gather" else 1)
+    whole = _whole(operation, n)
 
     def total_ps(choice: tuple[str, str]) -> float:
         how, by = choice

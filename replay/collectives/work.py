@@ -5,7 +5,7 @@ of one operation run side by side (channels, directions of a tree). Blocks use f
 all members; where an operation's own slots lie is in its calls' `flag_offset`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..fabric import Fabric, Ints
@@ -71,7 +71,10 @@ class Ring:
 
 @dataclass
 class Work:
-    """One operation to expand, and the blocks that algorithms build it from."""
+    """One operation to expand, and what algorithms build it from.
+
+    `blocks` is theirs, to find a block again that members share.
+    """
 
     builder: Builder
     fabric: Fabric
@@ -80,6 +83,7 @@ class Work:
     tuning: Tuning
 
     def __post_init__(self) -> None:
+        self.blocks: dict[Hashable, int] = {}
         self._group = self.builder.group(self.members)
         self._alone = len(set(self.fabric.box[self.members])) == self.size
         self._box = [0] * self.size if self._alone else self.fabric.box[self.members].tolist()

@@ -287,9 +287,10 @@ def test_the_tree_is_the_one_that_nccl_draws():
 
 def test_tuning_keeps_what_was_captured_and_follows_the_model_otherwise():
     fabric, members = preset("hgx-h100", 8), range(8)
-    captured = tuning(fabric, Operation("all_reduce", 64), members, "tree", "ll128", 4)
+    captured = tuning(fabric, Operation("all_reduce", MIB), members, "tree", "ll128", 4)
     assert (captured.algorithm, captured.protocol, captured.channels) == ("tree", "ll128", 4)
-    assert tuning(fabric, Operation("all_reduce", 64), members).protocol == "ll"
+    small = tuning(fabric, Operation("all_reduce", 64), members, channels=12)
+    assert (small.protocol, small.channels) == ("ll", 1)
     assert tuning(fabric, Operation("all_reduce", 1 << 30), members).protocol == "simple"
     assert tuning(fabric, Operation("all_reduce", 64), members, "nvls").algorithm == "ring"
     many = preset("hgx-h100", 64)
