@@ -1,6 +1,6 @@
 """What NCCL would choose and what its kernels cost, from its own model.
 
-Constants: nccl, src/graph/tuning.cc (2.18 to 2.22): baseLat (Ring, Tree) and hwLat of NVLink (Ring), in us, by
+Constants: nccl 2.20.3, src/graph/tuning.cc: baseLat and hwLat of NVLink (both of Ring, and taken for trees too), by
 protocol LL, LL128, Simple; LL moves a quarter of the rings' bandwidth in reductions and a third elsewhere. Half of
 it is LL's flags, which the wire carries here; the rest is time in the kernel (`copy`).
 """
@@ -21,12 +21,12 @@ REDUCTIONS = ("all_reduce", "reduce", "barrier")
 CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
 CHANNELS = 16
-"""Channels that a merged one stands for, where no capture says: NCCL uses 12 (DGX-1) to 24 (HGX A100) in a box."""
+"""Channels that a merged one stands for, where no capture says: logs show 12 in a DGX-1, 24 in an HGX A100."""
 LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
 """With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for LL also times the
 number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
 DEPTH = 8
-"""Chunks in flight for every step of the path that NCCL aims at (src/enqueue.cc)."""
+"""Chunks for every step of the path that NCCL aims at: it halves the chunk until there are (src/enqueue.cc)."""
 
 
 def tuning(
