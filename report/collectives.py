@@ -128,7 +128,7 @@ def _compared(compared: Sequence[Operation], total: int) -> str:
     times = f"predicted {time_text(worst.predicted_ps or 0)}, captured {time_text(worst.captured_ps or 0)}"
     return (
         f"{len(compared):,}{some} {noun} compared with the capture: the median error of their own times is "
-        f"{error_text(median(errors))}, the median of its size {size}; the worst is {farthest}, "
+        f"{error_text(median(errors))}, of their absolute errors {size}; the worst is {farthest}, "
         f"{short(worst.name)} ({times})."
     )
 

@@ -65,7 +65,9 @@ def _sentence(path: Sequence[Segment], causes: Counter[tuple[str, str]], total: 
 
 
 def _chart(causes: Counter[tuple[str, str]], total: int) -> Chart:
-    top = causes.most_common(_CAUSES)
+    top = [cause for cause in causes.most_common(_CAUSES) if cause[1] * 1000 >= total] or causes.most_common(
+        1
+    )
     scale, unit = time_unit(top[0][1])
     rows = list(range(len(top)))
     full = [f"{what.replace('_', ' ')}: {name}" for (what, name), _ in top]

@@ -8,7 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from eidola.cli.main import app
 from eidola.replay import IDEAL
 from eidola.report import report
 from eidola.report.collectives import Operation, collectives
@@ -35,6 +37,21 @@ def test_a_run_and_a_trace_give_a_file(tmp_path):
     assert report(run, tmp_path / "run.html") == tmp_path / "run.html"
     assert report(GOLDEN, tmp_path / "trace.html") == tmp_path / "trace.html"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.html", "trace.html"]
+
+
+def test_the_command_adds_the_critical_path_where_the_run_has_one(tmp_path):
+    runs = {
+        "whole": saved(fused(4), star(4), tmp_path / "whole"),
+        "bare": saved(fused(4), star(4), tmp_path / "bare", record="none"),
+        "trace": GOLDEN,
+    }
+    seen = {}
+    for name, path in runs.items():
+        output = tmp_path / f"{name}.html"
+        done = CliRunner().invoke(app, ["report", str(path), "-o", str(output)])
+        assert (done.exit_code, done.stdout) == (0, f"wrote {output}; open it in a browser\n")
+        seen[name] = 'id="path"' in held(output)[0]
+    assert seen == {"whole": True, "bare": False, "trace": False}
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
