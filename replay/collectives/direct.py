@@ -98,7 +98,7 @@ def recv(work: Work) -> list[Track]:
 
 def _start(work: Work) -> list[Call]:
     """Return the step that the kernel takes before it posts, if it costs anything."""
-    step = work.step(0)
+    step = work.step(0, network=work.spans_boxes)
     return [work.call(step)] if step else []
 
 

@@ -187,12 +187,17 @@ class Work:
 
     def by_box(self, order: list[int]) -> list[list[int]]:
         """Cut a ring into its boxes, each from the place where its ring enters the first one."""
-        if len(set(self._box)) == 1:
+        if not self.spans_boxes:
             return [[p] for p in order] if self._alone else [order]
         boxes: dict[int, list[int]] = {}
         for p in order:
             boxes.setdefault(self._box[p], []).append(p)
         return [box[::-1] if turn % 2 else box for turn, box in enumerate(boxes.values())]
+
+    @property
+    def spans_boxes(self) -> bool:
+        """Return whether the members stand in several boxes."""
+        return len(set(self._box)) > 1
 
     def leaves_box(self, a: int, b: int) -> bool:
         """Return whether group ranks `a` and `b` stand in different boxes; not where every member stands alone."""

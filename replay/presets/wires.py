@@ -57,8 +57,8 @@ XGMI_MI300X = Wire(64_000, PATH_PS, header_bytes=43, payload_bytes=128)
 
 # PCIe x16: 8 (gen 3), 16 (gen 4) or 32 (gen 5) GT/s a lane, 128b/130b. A packet carries at most 128 B on common
 # hosts, with 24 B of framing, sequence number, 64-bit header and CRC (4 + 16 + 4; PCI Express Base Specification):
-# 84 %, within the 82 to 86 % seen. 500 ns is an estimate, NIC included: no source gives it alone. Two of them and one
-# switch make 1.5 us from GPU to GPU; between hosts, 0.8 us is measured for small InfiniBand messages.
+# 84 %, within the 82 to 86 % seen. 500 ns is an estimate, NIC included: no source gives it alone. Two of them and
+# one switch make 1.5 us from GPU to GPU; between hosts, 0.8 us is measured for small InfiniBand messages.
 PCIE3 = Wire(15_754, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE4 = Wire(31_508, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE5 = Wire(63_015, 500 * NS, header_bytes=24, payload_bytes=128)
