@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
         "cpu": found[0] if found else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_mib": memory[0] if memory else None,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
     }
 
 
