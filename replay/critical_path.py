@@ -26,9 +26,10 @@ class Segment:
     """A stretch of the critical path.
 
     `what`: kernel, copy, host_call, phase, collective, other (an agent works through an activity), gap (it works
-    between activities), queueing, serialisation, latency, delivery, acknowledgement (a message is on its way),
-    polling, wake latency (a wait policy notices an arrival). `name` is the activity, or the one after a gap;
-    `link`, `flag` and `message` (-1) are there where the segment has them.
+    between activities), queueing, serialisation, latency, delivery (a message is on its way), acknowledgement (its
+    acknowledgement is), ordering (it landed before an earlier write of its flow), polling, wake latency (a wait
+    policy notices an arrival). `name` is the activity, or the one after a gap; `link`, `flag` and `message` (-1)
+    are there where the segment has them.
     """
 
     start_ps: int
@@ -188,7 +189,9 @@ class _Walk:
         arrival, end = int(self.waits["arrival_ps"][wait]), int(self.waits["end_ps"][wait])
         rank, waiter = int(self.waits["rank"][wait]), self.agent_name[int(self.waits["agent"][wait])].as_py()
         if now < arrival:
-            yield Segment(now, arrival, rank, waiter, "acknowledgement", name, None, flag, message)
+            there = rank == flight.destination != flight.source
+            what = "ordering" if there else "acknowledgement"
+            yield Segment(now, arrival, rank, waiter, what, name, None, flag, message)
         if arrival < end:
             served = _SERVED.get(self.policy[wait].as_py(), "polling")
             yield Segment(arrival, end, rank, waiter, served, name, None, flag, message)

@@ -92,6 +92,14 @@ def test_what_a_wait_policy_adds_is_a_cause(tmp_path):
     assert causes(woken)["wake latency", "send", "flag ready of GPU 1"] == US // 4
 
 
+def test_a_wait_on_an_own_flag_waits_for_the_acknowledgement(tmp_path):
+    builder = Builder(2)
+    fence = builder.flags([0], name="fence")
+    builder.call(builder.agent(0, "stream"), builder.block([write(1, MIB, ack=fence), wait(fence, 1)]))
+    found = explain(saved(builder.build(), star(2), tmp_path / "run", segment_bytes=0))
+    assert found.totals_ps == {"serialisation": SERIALISED, "latency": 2 * US, "acknowledgement": 2 * US}
+
+
 def test_time_between_activities_is_a_gap_before_the_next(tmp_path):
     builder = Builder(1)
     agent = builder.agent(0, "thread 1")
