@@ -34,6 +34,9 @@ Wait = StrEnum("Wait", ["ideal", "spin", "monitor"])
 Law = StrEnum("Law", ["weak", "strong"])
 Engine = StrEnum("Engine", ["compiled", "reference"])
 Record = StrEnum("Record", ["none", "messages", "hops"])
+Routing = StrEnum(
+    "Routing", {"static": "static", "ecmp": "ecmp", "spray": "spray", "least_loaded": "least-loaded"}
+)
 
 
 def run_command(
@@ -71,6 +74,9 @@ def run_command(
     ] = Engine.compiled,
     segment_bytes: Annotated[int, typer.Option(help="Unit in which messages move; 0: whole.")] = 65536,
     record: Annotated[Record, typer.Option(help="Rows to keep; explain needs messages.")] = Record.messages,
+    routing: Annotated[
+        Routing, typer.Option(help="How one of several links towards a GPU is chosen.")
+    ] = Routing.static,
     seed: Annotated[int, typer.Option(help="Start of random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -97,6 +103,7 @@ def run_command(
             algorithms=_algorithms(algorithm),
             segment_bytes=segment_bytes,
             seed=seed,
+            routing=routing.value,
             overwrite=overwrite,
             command=shlex.join(["eidola", *sys.argv[1:]]),
             progress=show,

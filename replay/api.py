@@ -19,6 +19,7 @@ from .lowering.lower import Lowered, ReplayMode, lower
 from .lowering.plan import Law, make_plan
 from .outcome import Outcome
 from .program import Mode, Op
+from .routing import routing as routing_policy
 from .run import SEGMENT_BYTES, Engine, Record, run
 from .waiting import IDEAL, Policy, WaitPolicy
 
@@ -31,7 +32,8 @@ class Arguments:
     """What a run was asked for; the manifest keeps it, so that the run can be made again.
 
     `gpus` None: the captured ranks. `fabric`: a preset's name or the path of a TOML file, with `fabric_settings`
-    for the preset. `law`, `replicas` and `fill`: see `scale`. `seed` starts every random draw.
+    for the preset. `law`, `replicas` and `fill`: see `scale`. `seed` starts every random draw; `routing` names
+    how links are chosen.
     """
 
     gpus: int | None = None
@@ -48,6 +50,7 @@ class Arguments:
     segment_bytes: int = SEGMENT_BYTES
     record: Record = "messages"
     seed: int = 0
+    routing: str = "static"
 
 
 def replay(
@@ -68,6 +71,7 @@ def replay(
     segment_bytes: int = SEGMENT_BYTES,
     record: Record = "messages",
     seed: int = 0,
+    routing: str = "static",
     overwrite: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
@@ -76,7 +80,7 @@ def replay(
 
     `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
     See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`, `run` for what
-    else there is. `command` is noted in the manifest. `progress` is called with (stage, done, total).
+    else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`. `command` is noted in the manifest. `progress` is called with (stage, done, total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
@@ -84,7 +88,7 @@ def replay(
     name = fabric.name if isinstance(fabric, Fabric) else str(fabric)
     arguments = Arguments(
         gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
-        dict(algorithms or {}), segment_bytes, record, seed,
+        dict(algorithms or {}), segment_bytes, record, seed, routing,
     )  # fmt: skip
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
@@ -125,6 +129,7 @@ def _replay(
     progress: Progress,
 ) -> Results:
     started = time.monotonic()
+    policy = routing_policy(arguments.routing, arguments.seed)
     plan = make_plan(
         trace, arguments.gpus, law=arguments.law, replicas=arguments.replicas, fill=arguments.fill
     )
@@ -144,6 +149,7 @@ def _replay(
         lowered.program,
         network,
         wait=arguments.wait,
+        routing=policy,
         engine=arguments.engine,
         segment_bytes=arguments.segment_bytes,
         record=arguments.record,
@@ -186,6 +192,7 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
         "mode": lowered.mode,
         "law": lowered.law,
         "wait": wait_text(outcome.wait),
+        "routing": arguments.routing,
         "engine": arguments.engine,
         "segment_bytes": outcome.segment_bytes,
         "makespan_ps": outcome.makespan_ps,
