@@ -80,7 +80,8 @@ def replay(
 
     `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
     See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`, `run` for what
-    else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`. `command` is noted in the manifest. `progress` is called with (stage, done, total).
+    else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`. `command` is noted
+    in the manifest. `progress` is called with (stage, done, total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
