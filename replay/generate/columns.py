@@ -77,7 +77,9 @@ def chosen(gpus: int, targets: int | None) -> Mask | None:
     if targets is None:
         return None
     if not 1 <= targets <= gpus:
-        raise UsageError(f"--targets {targets}: give 1 to {gpus}, how many GPUs, counted from 0, stay targets")
+        raise UsageError(
+            f"--targets {targets}: give 1 to {gpus}, how many GPUs, counted from 0, stay targets"
+        )
     return np.arange(gpus) < targets
 
 

@@ -5,7 +5,6 @@ that no GPU's draws depend on how many others draw, or when. Only raw words are 
 distributions may change from version to version.
 """
 
-import math
 from enum import IntEnum
 from typing import Any
 
@@ -14,6 +13,9 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+
+
+LN_2 = 0.6931471805599453
 
 
 class Purpose(IntEnum):
@@ -50,5 +52,5 @@ def exponential(drawn: Words) -> npt.NDArray[np.float64]:
     square, series = z * z, np.zeros_like(z)
     for power in range(31, 0, -2):
         series = series * square + 1.0 / power
-    result: npt.NDArray[Any] = (53 - exponent) * math.log(2) - 2 * z * series
+    result: npt.NDArray[Any] = (53 - exponent) * LN_2 - 2 * z * series
     return result

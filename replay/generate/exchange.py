@@ -49,7 +49,8 @@ class Tiles:
     @property
     def offset_bytes(self) -> Ints:
         """(T,) where each tile begins in its slice."""
-        return np.cumsum(self.size_bytes) - self.size_bytes
+        ends: Ints = np.cumsum(self.size_bytes)
+        return ends - self.size_bytes
 
 
 def cut(length: int, tile: int) -> Ints:
@@ -81,7 +82,8 @@ class Exchange:
     @property
     def busy_ns(self) -> Ints:
         """(W,) from a workgroup's begin to its first wait."""
-        return np.sum([duration for _, duration in self.busy], axis=0, dtype=np.int64)
+        total: Ints = np.sum([duration for _, duration in self.busy], axis=0)
+        return total
 
 
 def scatter(gpus: int, workgroups: int, tiles: Tiles, cost: Cost, region: str, wait: str) -> Exchange:
