@@ -29,7 +29,9 @@ Targets = Annotated[int | None, typer.Option(help="Only traffic to or from the f
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 ElementBytes = Annotated[int, typer.Option(help="Bytes of an element.")]
-MemoryRate = Annotated[int, typer.Option(help="A GPU's memory rate in MB/s; default: H100 SXM's data sheet.")]
+MemoryRate = Annotated[
+    int, typer.Option("--memory-rate", help="A GPU's memory rate in MB/s; default: H100 SXM's data sheet.")
+]
 SizeBytes = Annotated[list[int] | None, typer.Option(help="Size of a message; repeated: draws one of them.")]
 Messages = Annotated[int | None, typer.Option(help="Messages a sender.")]
 DurationNs = Annotated[int | None, typer.Option(help="Or: until so long after the start.")]
@@ -41,6 +43,7 @@ FlagsOption = Annotated[Flags, typer.Option(help="Raised after the last message 
 
 @app.command("gemv-allreduce")
 def gemv_allreduce(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     rows: Annotated[int, typer.Option("--rows", "-m", help="Rows; a multiple of --gpus.")] = 8192,
@@ -49,7 +52,7 @@ def gemv_allreduce(
         int | None, typer.Option(help="Rows of a tile; default: a tile a workgroup, at most 64.")
     ] = None,
     element_bytes: ElementBytes = 4,
-    memory_rate: MemoryRate = 3_350_000,
+    memory_mb_per_s: MemoryRate = 3_350_000,
     workgroups: Workgroups = 8,
     iterations: Iterations = 1,
     launch_ns: LaunchNs = 0,
@@ -61,15 +64,12 @@ def gemv_allreduce(
     quiet: Quiet = False,
 ) -> None:
     """GEMV + AllReduce, two-phase direct, as `eidola capture kernel gemv-allreduce` runs it."""
-    shape = {"rows": rows, "columns": columns, "tile_rows": tile_rows, "element_bytes": element_bytes}
-    run = {"workgroups": workgroups, "iterations": iterations, "launch_ns": launch_ns}
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    options = {**shape, **run, **draws, "memory_mb_per_s": memory_rate}
-    _write("gemv-allreduce", output, targets, overwrite, quiet, options)
+    _write("gemv-allreduce", ctx.params)
 
 
 @app.command("embedding-alltoall")
 def embedding_alltoall(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     batch: Annotated[int, typer.Option(help="Samples of all GPUs; a multiple of --gpus.")] = 65536,
@@ -80,7 +80,7 @@ def embedding_alltoall(
         int | None, typer.Option(help="Samples of a tile; default: a tile a workgroup, at most 64.")
     ] = None,
     element_bytes: ElementBytes = 4,
-    memory_rate: MemoryRate = 3_350_000,
+    memory_mb_per_s: MemoryRate = 3_350_000,
     workgroups: Workgroups = 8,
     iterations: Iterations = 1,
     launch_ns: LaunchNs = 0,
@@ -92,16 +92,12 @@ def embedding_alltoall(
     quiet: Quiet = False,
 ) -> None:
     """Embedding + All-to-All: every GPU pools its tables for all samples, and writes each peer its slice."""
-    shape = {"batch": batch, "tables": tables, "dimension": dimension, "pooling": pooling}
-    shape |= {"tile_samples": tile_samples, "element_bytes": element_bytes}
-    run = {"workgroups": workgroups, "iterations": iterations, "launch_ns": launch_ns}
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    options = {**shape, **run, **draws, "memory_mb_per_s": memory_rate}
-    _write("embedding-alltoall", output, targets, overwrite, quiet, options)
+    _write("embedding-alltoall", ctx.params)
 
 
 @app.command("gemm-alltoall")
 def gemm_alltoall(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     rows: Annotated[int, typer.Option("--rows", "-m", help="Rows; a multiple of --gpus.")] = 8192,
@@ -110,8 +106,11 @@ def gemm_alltoall(
     tile_rows: Annotated[int, typer.Option(help="Rows of a tile.")] = 128,
     tile_columns: Annotated[int, typer.Option(help="Columns of a tile.")] = 128,
     element_bytes: ElementBytes = 2,
-    flop_rate: Annotated[
-        int, typer.Option(help="A GPU's rate in GFLOP/s; default: H100 SXM's data sheet, BF16, dense.")
+    gflop_per_s: Annotated[
+        int,
+        typer.Option(
+            "--flop-rate", help="A GPU's rate in GFLOP/s; default: H100 SXM's data sheet, BF16, dense."
+        ),
     ] = 989_400,
     workgroups: Workgroups = 8,
     iterations: Iterations = 1,
@@ -124,15 +123,12 @@ def gemm_alltoall(
     quiet: Quiet = False,
 ) -> None:
     """GEMM + All-to-All: every GPU computes output tiles, and writes each to the peer whose rows they are."""
-    shape = {"rows": rows, "columns": columns, "inner": inner, "element_bytes": element_bytes}
-    shape |= {"tile_rows": tile_rows, "tile_columns": tile_columns, "gflop_per_s": flop_rate}
-    run = {"workgroups": workgroups, "iterations": iterations, "launch_ns": launch_ns}
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    _write("gemm-alltoall", output, targets, overwrite, quiet, {**shape, **run, **draws})
+    _write("gemm-alltoall", ctx.params)
 
 
 @app.command("uniform")
 def uniform(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     size_bytes: SizeBytes = None,
@@ -150,13 +146,12 @@ def uniform(
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to random peers, at equal distances."""
-    options = _message_options(size_bytes, messages, duration_ns, rate_per_s, load, link_rate, flags)
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    _write("uniform", output, targets, overwrite, quiet, {**options, **draws})
+    _write("uniform", _rated(ctx.params))
 
 
 @app.command("poisson")
 def poisson(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     size_bytes: SizeBytes = None,
@@ -174,13 +169,12 @@ def poisson(
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to random peers, as a Poisson process each."""
-    options = _message_options(size_bytes, messages, duration_ns, rate_per_s, load, link_rate, flags)
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    _write("poisson", output, targets, overwrite, quiet, {**options, **draws})
+    _write("poisson", _rated(ctx.params))
 
 
 @app.command("incast")
 def incast(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     hot: Annotated[str, typer.Option(help="The GPUs that all write to, such as 0-3,8.")] = "0",
@@ -201,14 +195,13 @@ def incast(
     """Messages from every GPU to the hot ones; without a rate, one each and all at once."""
     from ..replay.generate.pattern_file import gpu_list
 
-    options = _message_options(size_bytes, messages, duration_ns, rate_per_s, load, link_rate, flags)
-    options["peers"] = gpu_list("command line", "--hot", hot)
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    _write("incast", output, targets, overwrite, quiet, {**options, **draws})
+    options = _rated(ctx.params)
+    _write("incast", options | {"peers": gpu_list("command line", "--hot", options.pop("hot"))})
 
 
 @app.command("permutation")
 def permutation(
+    ctx: typer.Context,
     output: Output = None,
     gpus: Gpus = 8,
     shift: Annotated[
@@ -229,13 +222,12 @@ def permutation(
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to one other; without a rate, one each and all at once."""
-    options = _message_options(size_bytes, messages, duration_ns, rate_per_s, load, link_rate, flags)
-    draws = {"gpus": gpus, "jitter_ns": jitter_ns, "poll_ns": poll_ns, "seed": seed}
-    _write("permutation", output, targets, overwrite, quiet, {**options, **draws, "shift": shift})
+    _write("permutation", _rated(ctx.params))
 
 
 @app.command("patterns")
 def patterns(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="TOML file of patterns; see docs/generate.md.")],
     output: Output = None,
     gpus: Annotated[int | None, typer.Option(help="Ranks, in place of the file's.")] = None,
@@ -245,49 +237,40 @@ def patterns(
     quiet: Quiet = False,
 ) -> None:
     """Patterns side by side, each on the GPUs that the file gives it."""
-    given = {name: value for name, value in (("gpus", gpus), ("seed", seed)) if value is not None}
-    output = output or Path(f"{file.stem}.eidola")
-    _write("patterns", output, targets, overwrite, quiet, {"path": file, **given})
+    options = {name: value for name, value in ctx.params.items() if value is not None}
+    _write(options.pop("file").stem, {**options, "path": file}, "patterns")
 
 
-def _message_options(
-    size_bytes: list[int] | None,
-    messages: int | None,
-    duration_ns: int | None,
-    rate: float | None,
-    load: float | None,
-    link_rate: int | None,
-    flags: Flags,
-) -> dict[str, Any]:
-    """Return a pattern's own options; a load becomes a rate."""
+def _rated(params: dict[str, Any]) -> dict[str, Any]:
+    """Return a pattern's options, a load as a rate."""
     from ..replay.generate.patterns import Pattern, rate_per_s
 
-    sizes = tuple(size_bytes or Pattern().size_bytes)
+    options = dict(params)
+    load, link_rate, rate = options.pop("load"), options.pop("link_rate"), options["rate_per_s"]
+    sizes = tuple(options["size_bytes"] or Pattern().size_bytes)
     if (load is None) != (link_rate is None) or (rate is not None and load is not None):
         raise UsageError("give --load and --link-rate together, and then no --rate-per-s")
-    if load is not None and link_rate is not None:
+    if load is not None:
         rate = rate_per_s(load, link_rate, sizes)
-    options = {"size_bytes": sizes, "messages": messages, "duration_ns": duration_ns, "flags": flags.value}
-    return options | {"rate_per_s": 0.0 if rate is None else rate}
+    return options | {"size_bytes": sizes, "rate_per_s": rate or 0, "flags": options["flags"].value}
 
 
-def _write(
-    name: str, output: Path | None, targets: int | None, overwrite: bool, quiet: bool, options: dict[str, Any]
-) -> None:
-    """Make the generator, write its trace, and say what is in it."""
+def _write(stem: str, params: dict[str, Any], name: str | None = None) -> None:
+    """Make generator `name` (by default `stem`) from a command's options, write its trace, say what is in it."""
     from ..replay.generate import GENERATORS, generate
     from .progress import progress
 
-    traffic = GENERATORS[name](**options)
-    path = output or Path(f"{name}.eidola")
-    command = shlex.join(["eidola", *sys.argv[1:]])
+    options = dict(params)
+    quiet, overwrite = options.pop("quiet"), options.pop("overwrite")
+    path, targets = options.pop("output", None) or Path(f"{stem}.eidola"), options.pop("targets", None)
+    traffic = GENERATORS[name or stem](**options)
     with progress(enabled=not quiet) as show:
         trace = generate(
             traffic,
             path,
             targets=targets,
             overwrite=overwrite,
-            command=command,
+            command=shlex.join(["eidola", *sys.argv[1:]]),
             progress=lambda done, total: show("generating", done, total),
         )
     if quiet:
@@ -296,6 +279,6 @@ def _write(
     ends = trace.read("spans", ["end_ns"])["end_ns"].to_numpy()
     waits = trace.read("waits", ["flag"]).num_rows
     typer.echo(
-        f"wrote {path}: {traffic.gpus} ranks, {len(sizes):,} writes of {int(sizes.sum()):,} bytes, {waits:,} waits, "
-        f"{int(ends.max(initial=0)) / 1000:,.3f} us; next: eidola replay run {path} -o run/"
+        f"wrote {path}: {traffic.gpus} ranks, {len(sizes):,} writes of {int(sizes.sum()):,} bytes, {waits:,} "
+        f"waits, {int(ends.max(initial=0)) / 1000:,.3f} us; next: eidola replay run {path} -o run/"
     )
