@@ -56,7 +56,10 @@ def run_command(
         list[int] | None, typer.Option(help="A closed-loop GPU of mode target; default 0.")
     ] = None,
     wait: Annotated[Wait, typer.Option(help="How waits on flags in memory are served.")] = Wait.ideal,
-    poll_period: Annotated[str, typer.Option(help="Of --wait spin: time between polls.")] = "100ns",
+    poll_period: Annotated[
+        str | None,
+        typer.Option(help="Of --wait spin: time between polls; default: the capture's own, else 100ns."),
+    ] = None,
     wake_latency: Annotated[str, typer.Option(help="Of --wait monitor: from arrival to waking.")] = "0ns",
     arm_cost: Annotated[str, typer.Option(help="Of --wait monitor: time to arm it.")] = "0ns",
     law: Annotated[
@@ -83,7 +86,9 @@ def run_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Replay a trace: simulated traffic at any GPU count, on any fabric."""
-    policy = _policy(wait, poll_period, wake_latency, arm_cost)
+    if wait is Wait.spin and poll_period is None:
+        poll_period = _captured_period(trace, quiet or as_json)
+    policy = _policy(wait, poll_period or "100ns", wake_latency, arm_cost)
     from ..replay import replay
 
     options: dict[str, Any] = {
@@ -149,6 +154,19 @@ def parse_settings(given: list[str] | None, option: str) -> dict[str, Any]:
 
 def _algorithms(given: list[str] | None) -> dict[str, str]:
     return {name: str(value) for name, value in parse_settings(given, "--algorithm").items()}
+
+
+def _captured_period(trace: Path, quiet: bool) -> str:
+    """Return the poll period of a capture that measured it, and say so."""
+    from ..replay.polling import captured_period_ns
+    from ..schemas import Trace
+
+    period_ns = captured_period_ns(Trace(trace))
+    if period_ns is None:
+        return "100ns"
+    if not quiet:
+        typer.echo(f"poll period: {period_ns:.0f} ns, as captured; --poll-period sets another", err=True)
+    return f"{period_ns}ns"
 
 
 def _policy(wait: Wait, poll_period: str, wake_latency: str, arm_cost: str) -> "WaitPolicy":

@@ -99,9 +99,7 @@ def show_comparison(comparison: "Comparison", top: int) -> None:
         changed |= (kernels["only_a"] > 0) | (kernels["only_b"] > 0)
     show_frame("kernels and calls", kernels[changed], top)
     for title, frame in (("links: busy", comparison.links), ("GPUs: flag reads", comparison.flags)):
-        if comparison.same is not None:
-            difference = frame.columns[-1]
-            show_frame(title, frame[frame[difference] != 0], top)
+        show_frame(title, frame[frame[frame.columns[-1]] != 0], top)
 
 
 def show_frame(title: str, frame: "pd.DataFrame", top: int) -> None:

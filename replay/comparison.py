@@ -106,8 +106,8 @@ def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED)
         causes=_causes(left, other),
         kernels=_kernels(left.activities, other.activities),
         collectives=_collectives(left.collectives, other.collectives),
-        links=_joined(left.links, other.links, ["link"], "_ps"),
-        flags=_joined(left.flags, other.flags, ["rank"], ""),
+        links=_both(left.links, other.links, ["link"], "_ps"),
+        flags=_both(left.flags, other.flags, ["rank"], ""),
     )
 
 
@@ -176,6 +176,12 @@ def _own(rows: pd.DataFrame, side: str) -> pd.DataFrame:
     own, skew = groups["end"] - groups["last"], groups["last"] - groups["first"]
     columns = {f"{side}_ps": own, f"skew_{side}_ps": skew, f"ranks_{side}": groups["ranks"]}
     return groups[keys].assign(**columns)
+
+
+def _both(a: pd.DataFrame | None, b: pd.DataFrame | None, keys: list[str], unit: str) -> pd.DataFrame:
+    """Return `_joined` of what both sides have, and no rows where one of them has nothing to compare."""
+    empty = pd.DataFrame({name: [] for name in (*keys, "value")})
+    return _joined(empty, empty, keys, unit) if a is None or b is None else _joined(a, b, keys, unit)
 
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame, keys: list[str], unit: str) -> pd.DataFrame:

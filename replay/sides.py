@@ -19,15 +19,16 @@ class Side:
     """What a comparison needs, in picoseconds.
 
     `activities`: rank, agent, kind, name, duration_ps, an agent's in order; `collectives`: rank, communicator,
-    sequence, operation, start_ps, end_ps; `links`: link, value (busy); `flags`: rank, value (flag reads).
+    sequence, operation, start_ps, end_ps; `links`: link, value (busy); `flags`: rank, value (flag reads). A capture
+    has no links, and flag reads only where it counted its polls.
     """
 
     label: str
     makespan_ps: int
     activities: pd.DataFrame
     collectives: pd.DataFrame
-    links: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"link": [], "value": []}))
-    flags: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"rank": [], "value": []}))
+    links: pd.DataFrame | None = None
+    flags: pd.DataFrame | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
     hash: str = ""
     run: Results | None = None
@@ -80,7 +81,11 @@ def trace_side(trace: Trace) -> Side:
     spans["kind"] = spans["kind"].where(spans["part"] == "left_only", "collective")
     activities = _in_order(_scaled(spans, "start_ns", "end_ns", 1000))
     collectives = _scaled(collectives, "start_ns", "end_ns", 1000).drop(columns="span")
-    return Side(str(trace.path), int(activities["end_ps"].max()), activities, collectives)
+    polls = trace.read("waits", ["rank", "polls"]).to_pandas().dropna().astype("int64")
+    flags = (
+        polls.rename(columns={"polls": "value"}).groupby("rank", as_index=False).sum() if len(polls) else None
+    )
+    return Side(str(trace.path), int(activities["end_ps"].max()), activities, collectives, flags=flags)
 
 
 def _activities(run: Results, start: str, end: str, unit_ps: int) -> pd.DataFrame:

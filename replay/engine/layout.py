@@ -142,7 +142,8 @@ def flows(program: Program, routing: RoutingPolicy) -> Ints:
         return np.zeros(0, np.int64)
     known = program.message_rows()
     keys = np.stack((known["agent"], known["destination"], program.ops["flow"][known["op"]]))
-    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    flow: Ints = np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return flow
 
 
 def net(fabric: Fabric, segment_bytes: int, routing: RoutingPolicy) -> Net:

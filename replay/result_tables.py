@@ -1,0 +1,235 @@
+"""The result tables of a run, each made of its outcome: a function a table."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..schemas import RESULT_TABLES, conform
+from .engine.layout import HOP_ROW
+from .gpu_times import chunks, gpus
+from .outcome import Outcome
+from .program import ACTIVITY_KINDS, Ints, Mode, Op, Program
+from .waiting import Policy
+
+Columns = dict[str, Any]
+
+
+def tables(outcome: Outcome) -> Mapping[str, Any]:
+    """Return the tables that the outcome has, by name, each made when it is taken."""
+    makers: dict[str, Callable[[], Any]] = {
+        make.__name__: partial(make, outcome)
+        for make in (agents, activities, links, link_use, collectives, gpus)
+    }
+    if outcome.recorded:
+        program = outcome.program
+        makers["messages"] = partial(_chunked, "messages", program.messages, partial(messages, outcome))
+        makers["waits"] = partial(_chunked, "waits", program.waits, partial(waits, outcome))
+    if len(outcome.final.rows.hops):
+        makers["hops"] = partial(hops, outcome)
+    return _Lazy(makers)
+
+
+def agents(outcome: Outcome) -> Columns:
+    """Return the table of sequences of operations."""
+    program, agents = outcome.program, outcome.final.agents
+    first = program.call_first
+    return {
+        "agent": np.arange(program.agents),
+        "rank": program.agent_endpoint,
+        "name": _named(program.names, program.agent_name),
+        "start_ps": np.zeros(program.agents, np.int64),
+        "end_ps": agents["end_ps"],
+        "compute_ps": agents["compute_ps"],
+        "wait_ps": agents["wait_ps"],
+        "writes": agents["message"] - program.message_first[first[:-1]],
+        "waits": agents["wait"] - program.wait_first[first[:-1]],
+        "polls": agents["polls"],
+    }
+
+
+def activities(outcome: Outcome) -> Columns:
+    """Return the table of named stretches of agents."""
+    columns, (start, end) = outcome.program.activities, outcome.activity_times
+    size = len(start)
+    first_call = np.full(size, -1, np.int64)
+    activity = outcome.program.calls["activity"]
+    inside = np.flatnonzero(activity >= 0)[::-1]
+    first_call[activity[inside]] = inside
+    released = np.full(size, -1, np.int64)
+    if outcome.recorded:
+        known = first_call >= 0
+        released[known] = outcome.released_before(
+            first_call[known], outcome.program.wait_first[first_call[known]]
+        )
+    return {
+        "activity": np.arange(size),
+        "agent": columns["agent"],
+        "rank": outcome.program.agent_endpoint[columns["agent"]],
+        "kind": _named(ACTIVITY_KINDS, columns["kind"]),
+        "name": _named(outcome.program.names, columns["name"]),
+        "source": columns["source"],
+        "start_ps": start,
+        "end_ps": end,
+        "captured_start_ns": _maybe(columns["captured_start_ns"]),
+        "captured_end_ns": _maybe(columns["captured_end_ns"]),
+        "released_by": released,
+    }
+
+
+def messages(outcome: Outcome, start: int, end: int) -> Columns:
+    """Return the table of writes, rows `start` to `end`."""
+    program, rows = outcome.program, outcome.final.rows.messages[start:end]
+    known = program.message_rows(start, end)
+    waits_before = program.wait_first[known["call"]] + _before(program, known, Op.WAIT)
+    return {
+        "message": np.arange(start, start + len(rows)),
+        "agent": known["agent"],
+        "activity": known["activity"],
+        "source_rank": known["source"],
+        "destination_rank": known["destination"],
+        "size_bytes": known["size_bytes"],
+        "flag": known["flag"],
+        "post_ps": rows["post_ps"],
+        "start_ps": rows["start_ps"],
+        "arrival_ps": rows["arrival_ps"],
+        "queued_ps": rows["queued_ps"],
+        "bottleneck_link": rows["link"],
+        "released_by": outcome.released_before(known["call"], waits_before),
+    }
+
+
+def waits(outcome: Outcome, start: int, end: int) -> Columns:
+    """Return the table of waits, rows `start` to `end`."""
+    known, rows = outcome.program.wait_rows(start, end), outcome.final.rows.waits[start:end]
+    observe = known["mode"] == Mode.OBSERVE
+    polled = outcome.wait.kind.name.lower() if outcome.wait.kind is not Policy.IDEAL else "ideal"
+    kinds = np.where(observe, 1, np.where(known["mode"] == Mode.POLL, 2, 0))
+    return {
+        "wait": np.arange(start, start + len(rows)),
+        "agent": known["agent"],
+        "activity": known["activity"],
+        "rank": known["endpoint"],
+        "flag": known["flag"],
+        "flag_name": _flag_names(outcome, known["endpoint"], known["flag"]),
+        "expected": known["expected"],
+        "policy": _named(("event", "observe", polled), kinds),
+        "start_ps": rows["start_ps"],
+        "arrival_ps": np.where(observe, outcome.observed_ps[start:end], rows["arrival_ps"]),
+        "end_ps": rows["end_ps"],
+        "polls": rows["polls"],
+        "released_by": rows["message"],
+    }
+
+
+def _flag_names(outcome: Outcome, endpoint: Ints, slot: Ints) -> pa.Array:
+    """Return the name of each flag; null where it has none."""
+    flag, index = np.unique(outcome.program.flag_first[endpoint] + slot, return_inverse=True)
+    names: list[str | None] = [None] * len(flag)
+    for entry in outcome.program.flag_names:
+        ends = range(outcome.program.endpoints) if entry.endpoint < 0 else (entry.endpoint,)
+        for end in ends:
+            base = int(outcome.program.flag_first[end]) + entry.first
+            low, high = np.searchsorted(flag, (base, base + entry.count))
+            for at in range(low, high):
+                names[at] = entry.name if entry.count == 1 else f"{entry.name}[{int(flag[at]) - base}]"
+    return _named(names, index)
+
+
+def links(outcome: Outcome) -> Columns:
+    """Return the table of links of the fabric."""
+    fabric, queues = outcome.fabric, outcome.final.queues[: outcome.fabric.links]
+    names = np.array(fabric.node_names, object)
+    source, destination = names[fabric.source], names[fabric.destination]
+    return {
+        "link": np.arange(fabric.links),
+        "name": [f"{a} -> {b}" for a, b in zip(source, destination, strict=True)],
+        "source": source.tolist(),
+        "destination": destination.tolist(),
+        "rate_mb_per_s": fabric.rate_mb_per_s,
+        "latency_ps": fabric.latency_ps,
+        **{name: queues[name] for name in ("wire_bytes", "segments", "busy_ps", "queued_ps")},
+    }
+
+
+def link_use(outcome: Outcome) -> Columns:
+    """Return the table of links' use over time."""
+    link, where = np.nonzero(outcome.final.use)
+    width = outcome.final.bin_ps
+    return {
+        "link": link,
+        "start_ps": where * width,
+        "width_ps": np.full(len(link), width),
+        "busy_ps": outcome.final.use[link, where],
+    }
+
+
+def collectives(outcome: Outcome) -> Columns:
+    """Return the table of ranks' parts in operations."""
+    columns, (start, end) = outcome.program.activities, outcome.activity_times
+    found = np.flatnonzero(columns["collective"] >= 0)
+    found = found[np.argsort(columns["collective"][found], kind="stable")]
+    which = columns["collective"][found]
+    known = [outcome.program.collectives[i] for i in which]
+    return {
+        "collective": which,
+        "rank": outcome.program.agent_endpoint[columns["agent"][found]],
+        **{name: [getattr(c, name) for c in known] for name in ("operation", "communicator", "sequence")},
+        **{name: [getattr(c, name) for c in known] for name in ("size_bytes", "algorithm")},
+        "start_ps": start[found],
+        "end_ps": end[found],
+        "captured_start_ns": _maybe(columns["captured_start_ns"][found]),
+        "captured_end_ns": _maybe(columns["captured_end_ns"][found]),
+    }
+
+
+def hops(outcome: Outcome) -> Columns:
+    """Return the table of segments on links."""
+    hops = outcome.final.rows.hops
+    return {name: hops[name] for name in HOP_ROW.split()}
+
+
+class _Lazy(Mapping[str, Any]):
+    """Tables that are made when they are taken."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Any:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _chunked(name: str, rows: int, make: Callable[[int, int], Columns]) -> pa.Table:
+    """Return a large table, its columns made a chunk of rows at a time and kept in the schema's types."""
+    table = RESULT_TABLES[name]
+    parts = [conform(table, make(start, end)) for start, end in chunks(rows)]
+    return pa.concat_tables([table.schema().empty_table(), *parts])
+
+
+def _before(program: Program, known: dict[str, Ints], kind: Op) -> Ints:
+    """Return how many operations of `kind` the call of each row executed before it."""
+    count = np.concatenate(([0], np.cumsum(program.ops["kind"] == kind)))
+    block = program.calls["block"][known["call"]]
+    first, end = program.block_first[block], program.block_first[block + 1]
+    before: Ints = known["turn"] * (count[end] - count[first]) + count[known["op"]] - count[first]
+    return before
+
+
+def _maybe(values: Ints) -> pa.Array:
+    """Return values as Arrow, -1 as null."""
+    return pa.array(values, pa.int64(), mask=np.asarray(values) < 0)
+
+
+def _named(names: Any, index: Ints) -> pa.Array:
+    """Return `names[index]` without a Python loop over rows."""
+    return pa.DictionaryArray.from_arrays(
+        pa.array(index, pa.int32()), pa.array(list(names), pa.string())
+    ).cast(pa.string())
