@@ -145,7 +145,7 @@ def uniform(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Messages from every GPU to random peers, at equal distances."""
+    """Messages from every GPU to random peers, at equal distances; without a rate all at once."""
     _write("uniform", _rated(ctx.params))
 
 
