@@ -30,10 +30,10 @@ show eidola replay compare "$out/same" "$trace"
 
 for gpus in 8 256; do
     say "4. GPU 0 in detail, $((gpus - 1)) others as eidolons, HGX H100 boxes: spin, then monitor"
-    for wait in spin monitor; do
-        show eidola replay run "$trace" --gpus "$gpus" --fabric hgx-h100 --mode target --wait "$wait" \
-            -o "$out/$wait-$gpus"
-    done
+    options=(--gpus "$gpus" --fabric hgx-h100 --mode target)
+    show eidola replay run "$trace" "${options[@]}" --wait spin -o "$out/spin-$gpus"
+    show eidola replay run "$trace" "${options[@]}" --wait monitor -q -o "$out/monitor-$gpus"
+    show eidola replay compare "$out/spin-$gpus" "$out/monitor-$gpus"
 done
 
 say "5. The same at 256 GPUs, all of them in detail"
