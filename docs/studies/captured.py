@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from eidola.convert import kineto
 from eidola.replay import compare, replay, spin
 from eidola.replay.polling import captured_period_ns
