@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def report(
-    path: Annotated[Path, typer.Argument(help="Run or trace folder.")],
+    path: Annotated[Path, typer.Argument(help="Run, trace or sweep folder.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file to write; replaced if there.")
     ] = Path("report.html"),
 ) -> None:
-    """Write a run or a trace as one HTML file that needs no network.
+    """Write a run, a trace or a sweep as one HTML file that needs no network.
 
     Example: eidola report run/ -o report.html
     """

@@ -1,4 +1,4 @@
-"""The report of a trace or of a run."""
+"""The report of a trace, of a run, or of a sweep."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from ..schemas import InputError, Results, Trace, UsageError
 from .page import page
 from .run import run_report
+from .sweep import sweep_report
 from .trace import trace_report
 
 
@@ -16,17 +17,19 @@ def report(
     output: str | Path = "report.html",
     critical_path: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Write the report of the run or trace folder `path` as one HTML file, and return where it is.
+    """Write the report of the run, trace or sweep folder `path` as one HTML file, and return where it is.
 
     `critical_path` is the run's, in time order, as mappings with start_ps, end_ps, rank, agent, what, name, link
     and flag (None where a segment has none). An existing file is replaced. Raises InputError where `path` is
-    neither a trace nor a run, UsageError where `output` cannot be written.
+    none of them, UsageError where `output` cannot be written.
     """
     path, output = Path(path), Path(output)
     if (path / "manifest.json").is_file():
         head, views = run_report(Results(path), critical_path)
     elif (path / "trace.json").is_file():
         head, views = trace_report(Trace(path))
+    elif (path / "study.json").is_file():
+        head, views = sweep_report(path)
     else:
         raise InputError(
             f"{path} is neither a run nor a trace: it holds no manifest.json and no trace.json; make one with "

@@ -1,0 +1,82 @@
+"""Submit points to an executor until each has ended, through workers that die."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import AbstractContextManager
+from queue import SimpleQueue
+
+from ...schemas import EidolaError
+from .point import Point
+
+ATTEMPTS = 3
+Task = Callable[[Point], None]
+Ended = Callable[[Point, str | None], None]
+
+
+def run_points(
+    points: Iterable[Point],
+    task: Task,
+    open_executor: Callable[[], AbstractContextManager[Executor]],
+    room: int,
+    ended: Ended,
+) -> None:
+    """Run `task` on each point, at most `room` at once, and call `ended` with each point and its error, or None.
+
+    Where a worker dies (killed, or out of memory) the executor breaks, and nobody can tell which point did it: a
+    new executor goes on, and the points that were running run again at the end, alone, each at most ATTEMPTS times.
+    """
+    waiting, deaths = deque(points), Counter[str]()
+    while waiting:
+        with open_executor() as executor:
+            for point, error in _until_broken(executor, waiting, deaths, task, room, ended):
+                deaths[point.id] += 1
+                if deaths[point.id] < ATTEMPTS:
+                    waiting.append(point)
+                else:
+                    ended(point, f"its worker died {ATTEMPTS} times ({error}); is there enough memory?")
+
+
+def _until_broken(
+    executor: Executor, waiting: deque[Point], deaths: Counter[str], task: Task, room: int, ended: Ended
+) -> list[tuple[Point, BaseException]]:
+    """Work off `waiting`; return what was running when the executor broke, if it did."""
+    running: dict[Future[None], Point] = {}
+    lost: list[tuple[Point, BaseException]] = []
+    done: SimpleQueue[Future[None]] = SimpleQueue()
+    while running or (waiting and not lost):
+        while waiting and not lost and len(running) < (1 if deaths[waiting[0].id] else room):
+            future = _submit(executor, task, waiting[0])
+            running[future] = waiting.popleft()
+            future.add_done_callback(done.put)
+        future = done.get()
+        point, error = running.pop(future), _error(future)
+        if isinstance(error, BrokenExecutor):
+            lost.append((point, error))  # and so will be all that are running
+        else:
+            ended(point, None if error is None else _text(error))
+    return lost
+
+
+def _submit(executor: Executor, task: Task, point: Point) -> Future[None]:
+    """Submit; an executor that broke while idle gives a future that says so."""
+    try:
+        return executor.submit(task, point)
+    except BrokenExecutor as error:
+        broken: Future[None] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _error(future: Future[None]) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError:
+        return CancelledError("the cluster gave the point up; sweep again")
+
+
+def _text(error: BaseException) -> str:
+    """Return an error in one paragraph, with its kind."""
+    kind = type(error).__name__
+    hint = "" if isinstance(error, EidolaError) else "; eidola did not expect this, please report it"
+    return f"{kind}: {' '.join(str(error).split())}{hint}"
