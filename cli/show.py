@@ -152,7 +152,7 @@ def fabric_summary(fabric: "Fabric", routes: "Routes") -> dict[str, Any]:
     )
     return {
         "name": fabric.name,
-        "gpus": fabric.endpoints,
+        "gpus": fabric.gpus,
         "nodes": dict(Counter(kinds)),
         "links": [
             {"from": a, "to": b, "rate_mb_per_s": rate, "latency_ps": latency, "count": count}

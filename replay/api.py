@@ -186,7 +186,7 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
     waits = program.ops["kind"] == Op.WAIT
     observed = bool((program.ops["mode"][waits] == Mode.OBSERVE).any())
     return {
-        "gpus": program.endpoints,
+        "gpus": program.gpus,
         "captured_ranks": lowered.captured_ranks,
         "backends": sorted(set(trace.read("ranks", ["backend"])["backend"].to_pylist())),
         "fabric": outcome.fabric.name,
@@ -212,7 +212,7 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
 def _captured_ps(lowered: Lowered) -> int | None:
     """Return from the first captured start to the last captured end, where GPUs and captured ranks are the same."""
     ends = lowered.program.activities["captured_end_ns"]
-    if lowered.program.endpoints != lowered.captured_ranks or not len(ends):
+    if lowered.program.gpus != lowered.captured_ranks or not len(ends):
         return None
     return int((ends.max() - lowered.program.epoch_ns) * 1000)
 

@@ -21,10 +21,11 @@ Ints = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Fabric:
-    """A network of `endpoints` GPUs. Built by `FabricBuilder`; immutable.
+    """A network of GPUs. Built by `FabricBuilder`; immutable.
 
+    Endpoints are what agents live on: GPUs 0 to `gpus` - 1, then the `computing` switches that can reduce and multicast.
     Per link (L,): source and destination node, rate_mb_per_s (1 MB = 10^6 bytes), latency_ps, header_bytes added
-    for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. Per endpoint: the box that
+    for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. Per GPU: the box that
     it stands in, which rings and trees follow; routes do not depend on it. A fabric without links is ideal:
     every message lands one picosecond after it was posted.
     """
@@ -33,7 +34,7 @@ class Fabric:
     endpoints: int
     node_names: tuple[str, ...]
     store_and_forward: Ints
-    box: Ints  # (endpoints,)
+    box: Ints  # (gpus,)
     source: Ints
     destination: Ints
     rate_mb_per_s: Ints
@@ -47,6 +48,18 @@ class Fabric:
     rule_base: Ints
     choice_first: Ints  # (sets + 1,)
     choices: Ints  # link ids
+    computing: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs."""
+        return self.endpoints - self.computing
+
+    def switches(self, gpu: int, *, direct: bool) -> list[int]:
+        """Return the computing switches (endpoints) that `gpu` reaches: over one link, or over NICs."""
+        rules = slice(self.rule_first[gpu], self.rule_first[gpu + 1])
+        found = [int(low) for low in self.rule_low[rules] if low >= self.gpus]
+        return [s for s in found if (len(self.route(gpu, s)) == 1) == direct]
 
     @property
     def links(self) -> int:
@@ -135,13 +148,16 @@ class FabricBuilder:
     _links: list[tuple[int, ...]] = field(default_factory=list)
     _rules: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
     _choices: list[list[int]] = field(default_factory=list)
+    _computing: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._names = [f"gpu {i}" for i in range(self.endpoints)]
         self._store = [False] * self.endpoints
 
-    def node(self, name: str, *, store_and_forward: bool = False) -> int:
-        """Add a switch or NIC."""
+    def node(self, name: str, *, store_and_forward: bool = False, computes: bool = False) -> int:
+        """Add a switch or NIC. One that `computes` becomes an endpoint: GPUs that reach it over NICs can write to it."""
+        if computes:
+            self._computing.append(len(self._names))
         self._names.append(name)
         self._store.append(store_and_forward)
         return len(self._names) - 1
@@ -183,18 +199,23 @@ class FabricBuilder:
         self._choices += [list(c) for c in choices]
 
     def build(self) -> Fabric:
-        """Return the finished fabric."""
+        """Return the finished fabric. Switches that compute are numbered after the GPUs, before all other nodes."""
+        first = [*range(self.endpoints), *self._computing]
+        order = [*first, *sorted(set(range(len(self._names))) - set(first))]
+        place = np.argsort(order)
+        self._lead()
         links = np.array(self._links, np.int64).reshape(-1, 6)
-        per_node = [self._rules.get(n, []) for n in range(len(self._names))]
+        per_node = [self._rules.get(n, []) for n in order]
         rules = np.array([r for rules in per_node for r in rules], np.int64).reshape(-1, 4)
         return Fabric(
             name=self.name,
-            endpoints=self.endpoints,
-            node_names=tuple(self._names),
-            store_and_forward=np.array(self._store, np.uint8),
+            endpoints=self.endpoints + len(self._computing),
+            computing=len(self._computing),
+            node_names=tuple(self._names[n] for n in order),
+            store_and_forward=np.array(self._store, np.uint8)[order],
             box=np.arange(self.endpoints, dtype=np.int32) // self.box_gpus,
-            source=links[:, 0].copy(),
-            destination=links[:, 1].copy(),
+            source=place[links[:, 0]],
+            destination=place[links[:, 1]],
             rate_mb_per_s=links[:, 2].copy(),
             latency_ps=links[:, 3].copy(),
             header_bytes=links[:, 4].copy(),
@@ -207,6 +228,23 @@ class FabricBuilder:
             choice_first=_first([len(c) for c in self._choices]),
             choices=np.array([link for c in self._choices for link in c], np.int64),
         )
+
+    def _lead(self) -> None:
+        """Add rules to each computing switch for all that reach it directly or over NICs and plain switches."""
+        into: dict[int, list[int]] = {}
+        for link, ends in enumerate(self._links):
+            into.setdefault(ends[1], []).append(link)
+        stops = {*range(self.endpoints), *self._computing}
+        for number, switch in enumerate(self._computing, self.endpoints):
+            seen, edge = {switch}, [switch]
+            while edge:
+                for link in into.get(edge.pop(0), []):
+                    before = self._links[link][0]
+                    if before in seen:
+                        continue
+                    seen.add(before)
+                    self.rule(before, number, number + 1, [[link]])
+                    edge += [before] if before not in stops else []
 
 
 def _first(sizes: list[int]) -> Ints:

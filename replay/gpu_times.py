@@ -18,7 +18,7 @@ Intervals = tuple[Ints, Ints, Ints]  # (rank, start, end), each (n,)
 
 
 def gpus(outcome: "Outcome") -> dict[str, Any]:
-    """Return the table of endpoints.
+    """Return the table of GPUs; switches that compute are left out.
 
     A GPU computes while one of its kernels, copies or phases runs and does not wait inside; time in collectives and
     in polled waits without any of that is exposed. Without recorded waits (`record` none) those inside phases are
@@ -35,7 +35,7 @@ def gpus(outcome: "Outcome") -> dict[str, Any]:
     last = np.zeros(size, np.int64)
     np.maximum.at(last, program.agent_endpoint, outcome.final.agents["end_ps"])
     sent, received, writes = _traffic(outcome)
-    return {
+    columns = {
         "rank": np.arange(size),
         "end_ps": last,
         "compute_ps": busy,
@@ -47,6 +47,7 @@ def gpus(outcome: "Outcome") -> dict[str, Any]:
             np.int64
         ),
     }
+    return {name: column[: program.gpus] for name, column in columns.items()}
 
 
 def chunks(rows: int) -> Iterator[tuple[int, int]]:

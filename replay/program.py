@@ -12,7 +12,7 @@ count may grow by a step an iteration, so that agents share blocks and a ring of
 Flags are 64-bit counts, addressed as (endpoint, slot). Times are integer picoseconds from the run's start.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -124,6 +124,12 @@ class Program:
     collectives: tuple[Collective, ...] = ()
     flag_names: tuple[FlagName, ...] = ()
     epoch_ns: int = 0  # captured time of the run's time 0
+    switches: int = 0  # endpoints behind the GPUs
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs: endpoints 0 to `gpus` - 1."""
+        return self.endpoints - self.switches
 
     @property
     def agents(self) -> int:
@@ -309,9 +315,22 @@ class Builder:
     _names: dict[str, int] = field(default_factory=dict)
     _collectives: list[Collective] = field(default_factory=list)
     _flag_names: list[FlagName] = field(default_factory=list)
+    _switches: int = 0
 
     def __post_init__(self) -> None:
         self._slots = np.zeros(self.endpoints, np.int32)
+
+    def reach(self, endpoints: int) -> None:
+        """Make room for agents on endpoints up to `endpoints`: behind the GPUs come switches that compute."""
+        more = max(0, endpoints - self.endpoints)
+        if more:
+            everywhere = [named for named in self._flag_names if named.endpoint < 0]
+            self._flag_names = [named for named in self._flag_names if named.endpoint >= 0]
+            for named in everywhere:
+                self._flag_names += [replace(named, endpoint=e) for e in range(self.endpoints)]
+        self._slots = np.concatenate((self._slots, np.zeros(more, np.int32)))
+        self.endpoints += more
+        self._switches += more
 
     def name(self, text: str) -> int:
         """Return the index of `text` among the program's names."""
@@ -409,6 +428,7 @@ class Builder:
             collectives=tuple(self._collectives),
             flag_names=tuple(self._flag_names),
             epoch_ns=self.epoch_ns,
+            switches=self._switches,
         )
 
 

@@ -29,12 +29,12 @@ def check_routes(fabric: Fabric) -> Routes:
     Raises UsageError, naming the pair and the way so far, where a route ends before its destination or loops.
     """
     if fabric.ideal:
-        return Routes(fabric.endpoints * (fabric.endpoints - 1), {}, -1, 0)
+        return Routes(fabric.gpus * (fabric.gpus - 1), {}, -1, 0)
     lengths: dict[int, int] = {}
     uses = np.zeros(fabric.links, np.int64)
-    step = max(1, _PAIRS_AT_ONCE // fabric.endpoints)
-    for low in range(0, fabric.endpoints, step):
-        sources = np.arange(low, min(low + step, fabric.endpoints))
+    step = max(1, _PAIRS_AT_ONCE // fabric.gpus)
+    for low in range(0, fabric.gpus, step):
+        sources = np.arange(low, min(low + step, fabric.gpus))
         _follow(fabric, sources, lengths, uses)
     busiest = int(uses.argmax())
     return Routes(sum(lengths.values()), dict(sorted(lengths.items())), busiest, int(uses[busiest]))
@@ -42,8 +42,8 @@ def check_routes(fabric: Fabric) -> Routes:
 
 def _follow(fabric: Fabric, sources: Ints, lengths: dict[int, int], uses: Ints) -> None:
     """Follow all routes from `sources`, all of them a link at a time; count lengths and uses."""
-    source = np.repeat(sources, fabric.endpoints)
-    destination = np.tile(np.arange(fabric.endpoints), len(sources))
+    source = np.repeat(sources, fabric.gpus)
+    destination = np.tile(np.arange(fabric.gpus), len(sources))
     going = source != destination
     source, destination = source[going], destination[going]
     node = source

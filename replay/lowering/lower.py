@@ -68,9 +68,9 @@ def lower(
 def _check(fabric: Fabric, mode: ReplayMode, targets: frozenset[int], plan: Plan) -> None:
     if mode not in get_args(ReplayMode):
         raise UsageError(f"--mode {mode}: choose dependent, timed or target")
-    if fabric.endpoints < plan.gpus:
+    if fabric.gpus < plan.gpus:
         raise UsageError(
-            f"fabric {fabric.name} has {fabric.endpoints} GPUs, the replay {plan.gpus}; build it for as many"
+            f"fabric {fabric.name} has {fabric.gpus} GPUs, the replay {plan.gpus}; build it for as many"
         )
     outside = [target for target in sorted(targets) if not 0 <= target < plan.gpus]
     if outside or (mode == "target" and not targets):

@@ -42,16 +42,17 @@ class Box:
         return local // (self.gpus // self.nics)
 
 
-def switched(wire: Wire) -> Wiring:
+def switched(wire: Wire, *, computes: bool = False) -> Wiring:
     """Connect the GPUs through NVSwitch.
 
     The planes (6 on A100 boards, 4 on H100 boards) are one switch and a GPU's links one link of their sum: GPUs
-    stripe their packets over the planes evenly, and the planes do not block.
+    stripe their packets over the planes evenly, and the planes do not block. From the third generation on (H100) it
+    `computes`: it can reduce and multicast (NVLink SHARP).
     """
     half = wire.after(PATH_PS // 2)
 
     def connect(builder: FabricBuilder, first: int, gpus: int) -> None:
-        switch = builder.node(f"nvswitch {first // builder.box_gpus}")
+        switch = builder.node(f"nvswitch {first // builder.box_gpus}", computes=computes)
         down = []
         for gpu in range(first, first + gpus):
             up, back = builder.duplex(gpu, switch, *half.args())
@@ -113,6 +114,6 @@ _FULL8 = dict.fromkeys(combinations(range(8), 2), 1)
 BOXES: dict[str, Box] = {
     "dgx1-v100": Box(8, meshed(NVLINK2, _CUBE), 4, PCIE3, NET100),  # DGX-1: four 100 Gb/s NICs, two GPUs each
     "hgx-a100": Box(8, switched(NVLINK3.times(12)), 8, PCIE4, NET200),
-    "hgx-h100": Box(8, switched(NVLINK4.times(18)), 8, PCIE5, NET400),
+    "hgx-h100": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400),
     "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400),
 }

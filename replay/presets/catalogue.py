@@ -92,9 +92,9 @@ def fabric(name_or_path: str | Path, gpus: int, **overrides: Any) -> Fabric:
     if path.suffix != ".toml":
         return preset(str(name_or_path), gpus, **overrides)
     found = load(path)
-    if overrides or found.endpoints < gpus:
+    if overrides or found.gpus < gpus:
         what = f"takes no settings, but {', '.join(overrides)} was given" if overrides else (
-            f"has {found.endpoints} GPUs, {gpus} are needed; add the missing ones"
+            f"has {found.gpus} GPUs, {gpus} are needed; add the missing ones"
         )  # fmt: skip
         raise UsageError(f"--fabric {path}: {what}")
     return found

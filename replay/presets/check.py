@@ -13,7 +13,7 @@ def check_routes(fabric: Fabric) -> None:
 
     Raises UsageError, naming the pair and how far it came, where there is no route or where rules loop.
     """
-    n = fabric.endpoints
+    n = fabric.gpus
     if n <= _ALL:
         pairs = [(a, b) for a in range(n) for b in range(n)]
     else:
