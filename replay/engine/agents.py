@@ -9,7 +9,6 @@ from .layout import (
     BLOCKED_NOT,
     DONE,
     FINISHED,
-    FREE_ENTRY,
     FREE_MESSAGE,
     GROW_ENTRIES,
     GROW_HOPS,
@@ -19,8 +18,9 @@ from .layout import (
     ORDERED,
     TIMERS,
     UNORDERED,
+    USED_MESSAGES,
 )
-from .links import append, choose, inject
+from .links import append, choose, inject, no_entry, take_entry
 
 _COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
 _UNTIL, _RELATIVE = int(Mode.UNTIL), int(Mode.RELATIVE)
@@ -97,9 +97,9 @@ def segments_of(net, size_bytes):
 @jit
 def shortage(net, sim, rows, size_bytes):
     """Return what has to grow before a message of this size can be posted, or DONE."""
-    if sim.messages[sim.register[FREE_MESSAGE]].id < 0:
+    if sim.register[FREE_MESSAGE] < 0 and sim.register[USED_MESSAGES] == len(sim.messages):
         return GROW_MESSAGES
-    if sim.entries[sim.register[FREE_ENTRY]].next < 0:
+    if no_entry(sim):
         return GROW_ENTRIES
     if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
         return GROW_HOPS
@@ -130,18 +130,16 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     destination = target(code, call, op, turn)
     local = destination == source or net.first_own == 0
     shift = call.flag_offset + turn * op.flag_step
-    slot = sim.register[FREE_MESSAGE]
+    slot = take_message(sim)
     message = sim.messages[slot]
-    following = message.id
     message.id = sim.agents[at].message
+    sim.agents[at].message += 1
     message.source = source
     message.destination = destination
     message.flow = op.flow
     link = net.first_own + source if local else choose(net, sim, source, slot, 0)
     if link < 0:
         return NO_ROUTE
-    sim.register[FREE_MESSAGE] = following
-    sim.agents[at].message += 1
     message.size_bytes = op.size_bytes
     message.segments = 1 if local else segments_of(net, op.size_bytes)
     message.landed = 0
@@ -152,9 +150,8 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     message.weight_ps = -1
     if len(code.flow_of):
         join_flow(code, sim, slot, op.ordered)
-    index = sim.register[FREE_ENTRY]
+    index = take_entry(sim)
     entry = sim.entries[index]
-    sim.register[FREE_ENTRY] = entry.next
     entry.message = slot
     entry.segment = 0
     entry.left = message.segments
@@ -171,16 +168,28 @@ def post(code, net, sim, rows, at, call, op, turn, now):
 
 
 @jit
+def take_message(sim):
+    """Return a slot for a message that nothing uses; `shortage` says whether there is one."""
+    slot = sim.register[FREE_MESSAGE]
+    if slot >= 0:
+        sim.register[FREE_MESSAGE] = sim.messages[slot].id
+        return slot
+    sim.register[USED_MESSAGES] += 1
+    return sim.register[USED_MESSAGES] - 1
+
+
+@jit
 def join_flow(code, sim, slot, ordered):
     """Put a message at the end of its flow's list of messages in flight."""
     message = sim.messages[slot]
     message.flow = code.flow_of[message.id]
     flow = sim.flows[message.flow]
-    message.kind = ORDERED if ordered else UNORDERED
-    message.before = flow.tail
-    message.after = -1
+    order = sim.order[slot]
+    order.kind = ORDERED if ordered else UNORDERED
+    order.before = flow.tail
+    order.after = -1
     if flow.tail >= 0:
-        sim.messages[flow.tail].after = slot
+        sim.order[flow.tail].after = slot
     else:
         flow.head = slot
     flow.tail = slot

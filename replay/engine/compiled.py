@@ -38,7 +38,7 @@ from .layout import (
     PAUSED,
     TIMERS,
 )
-from .links import TRANSIT, choose, enter, leave, static_link
+from .links import TRANSIT, choose, enter, leave, no_entry, static_link
 
 _NEVER = np.iinfo(np.int64).max
 _SLOT_BITS = 31
@@ -83,25 +83,25 @@ def show(net, sim, rows, policy, slot, now):
 @jit
 def leave_flow(net, sim, rows, policy, slot, now):
     """Show a landed message of a flow, or hold it; then show those that it held back."""
-    message = sim.messages[slot]
-    if message.kind == ORDERED and message.before >= 0:
-        message.kind = HELD
+    order = sim.order[slot]
+    if order.kind == ORDERED and order.before >= 0:
+        order.kind = HELD
         return
-    flow = sim.flows[message.flow]
+    flow = sim.flows[sim.messages[slot].flow]
     while slot >= 0:
-        message = sim.messages[slot]
-        first = message.before < 0
-        following = message.after
+        order = sim.order[slot]
+        first = order.before < 0
+        following = order.after
         if first:
             flow.head = following
         else:
-            sim.messages[message.before].after = following
+            sim.order[order.before].after = following
         if following >= 0:
-            sim.messages[following].before = message.before
+            sim.order[following].before = order.before
         else:
-            flow.tail = message.before
+            flow.tail = order.before
         show(net, sim, rows, policy, slot, now)
-        slot = following if first and following >= 0 and sim.messages[following].kind == HELD else -1
+        slot = following if first and following >= 0 and sim.order[following].kind == HELD else -1
 
 
 @jit
@@ -165,7 +165,7 @@ def advance(code, net, sim, rows, policy, budget):
     register = sim.register
     agents = len(sim.agents)
     for _ in range(budget):
-        if sim.entries[register[FREE_ENTRY]].next < 0:
+        if no_entry(sim):
             return GROW_ENTRIES
         if register[TIMERS] + agents >= len(sim.timers):
             return GROW_TIMERS

@@ -17,8 +17,11 @@ Ints = npt.NDArray[np.integer[Any]]
 Records = npt.NDArray[np.void]
 
 # Registers: scalars of the state.
-NOW, HEAP, TIMERS, FREE_MESSAGE, FREE_ENTRY, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(10)
-REGISTERS = 10
+NOW, HEAP, TIMERS, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(8)
+FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(
+    8, 12
+)  # given back; taken from the records so far
+REGISTERS = 12
 
 # What `advance` returns.
 DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE = range(7)
@@ -31,18 +34,20 @@ BLOCKED_NOT, FINISHED = -1, -2  # values of an agent's `flag` when it waits for 
 
 
 def _records(names: str, size: int) -> Records:
-    return np.zeros(size, np.dtype([(name, np.int64) for name in names.split()]))
+    """Return zeroed records with these fields: 64-bit integers, 32-bit where the name ends with a colon."""
+    fields = [(name.rstrip(":"), np.int32 if name.endswith(":") else np.int64) for name in names.split()]
+    return np.zeros(size, np.dtype(fields))
 
 
-AGENT = "call turn op message wait flag expected since_ps mode next end_ps compute_ps wait_ps polls"
+AGENT = "call turn message wait expected since_ps end_ps compute_ps wait_ps polls flag: next: op: mode:"
 FLAG = "count waiter"
-FLOW = "head tail"
-QUEUE = "free_ps head tail wire_bytes segments busy_ps queued_ps"
-MESSAGE = (
-    "id source destination size_bytes segments landed flag ack queued_ps link weight_ps "
-    "flow kind before after"
+FLOW = "head: tail:"
+QUEUE = "free_ps wire_bytes segments busy_ps queued_ps head: tail:"
+MESSAGE = (  # one cache line
+    "id: source: destination: segments: landed: flag: ack: link: flow: unused: size_bytes queued_ps weight_ps"
 )
-ENTRY = "message segment left start_ps next"
+ORDER = "kind: before: after:"
+ENTRY = "start_ps message: segment: left: next:"
 EVENT = "time key"
 LINK = "destination rate latency_ps header_bytes payload_bytes"
 RULE = "low high stride base"
@@ -82,7 +87,7 @@ class Net(NamedTuple):
 
 
 class Sim(NamedTuple):
-    """What changes. Free messages and entries are chained through `id` and `next`, one spare always kept."""
+    """What changes. Messages and entries given back are chained through `id` and `next`; -1 ends the chain."""
 
     register: Ints
     agents: Records
@@ -91,6 +96,7 @@ class Sim(NamedTuple):
     queues: Records  # of links
     use: Ints  # (links, BINS) busy_ps
     messages: Records  # in flight
+    order: Records  # of messages in flight within their flows; empty where routes keep order of themselves
     entries: Records  # of links' queues
     heap: Records  # events of links
     timers: Records  # agents that are due, acknowledgements
@@ -177,6 +183,7 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
         _records(QUEUE, queues),
         np.zeros((fabric.links, BINS), np.int64),
         _records(MESSAGE, pool),
+        _records(ORDER, pool if len(flow_of) else 0),
         _records(ENTRY, pool),
         _records(EVENT, queues),
         _records(EVENT, 2 * agents + pool),
@@ -192,15 +199,8 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
     state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
     state.register[[TIMERS, ACTIVE]] = agents
     state.register[BIN_PS] = FIRST_BIN_PS
-    _chain(state.messages["id"], 0)
-    _chain(state.entries["next"], 0)
+    state.register[[FREE_MESSAGE, FREE_ENTRY]] = -1
     return state
-
-
-def _chain(free: Ints, start: int) -> None:
-    """Link the records from `start` on into a free list: each holds the next, the last -1."""
-    free[start:] = np.arange(start + 1, len(free) + 1)
-    free[-1] = -1
 
 
 def rows(program: Program, record: str) -> Rows:
@@ -218,21 +218,18 @@ def rows(program: Program, record: str) -> Rows:
 
 
 def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
-    """Double what ran out; the spare at the end of a free list is linked to the new records."""
+    """Double what ran out."""
 
     def double(records: Records) -> Records:
-        return np.concatenate((records, np.zeros_like(records)))
+        larger = np.zeros(2 * len(records), records.dtype)  # the new half takes memory when it is first used
+        larger[: len(records)] = records
+        return larger
 
     if status == GROW_HOPS:
         return sim, rows._replace(hops=double(rows.hops))
     if status == GROW_TIMERS:
         return sim._replace(timers=double(sim.timers)), rows
-    name, link, register = ("messages", "id", FREE_MESSAGE)
     if status == GROW_ENTRIES:
-        name, link, register = ("entries", "next", FREE_ENTRY)
-    records = double(getattr(sim, name))
-    size = len(records) // 2
-    records[link][sim.register[register]] = size
-    _chain(records[link], size)
-    changed: dict[str, Any] = {name: records}
-    return sim._replace(**changed), rows
+        return sim._replace(entries=double(sim.entries)), rows
+    order = double(sim.order) if len(sim.order) else sim.order
+    return sim._replace(messages=double(sim.messages), order=order), rows

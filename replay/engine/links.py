@@ -9,7 +9,7 @@ from .. import routing
 from ..routing import Routing
 from .heap import push, replace
 from .jit import jit
-from .layout import BIN_PS, BINS, FREE_ENTRY, HEAP, HOPS
+from .layout import BIN_PS, BINS, FREE_ENTRY, HEAP, HOPS, USED_ENTRIES
 
 _STATIC, _SPRAY, _LEAST_LOADED = int(Routing.STATIC), int(Routing.SPRAY), int(Routing.LEAST_LOADED)
 mix = jit(routing.mix)
@@ -217,6 +217,23 @@ def hop(sim, rows, message, segment, link, eligible, start, end):
 
 
 @jit
+def take_entry(sim):
+    """Return an entry that nothing uses; `no_entry` says whether there is one."""
+    taken = sim.register[FREE_ENTRY]
+    if taken >= 0:
+        sim.register[FREE_ENTRY] = sim.entries[taken].next
+        return taken
+    sim.register[USED_ENTRIES] += 1
+    return sim.register[USED_ENTRIES] - 1
+
+
+@jit
+def no_entry(sim):
+    """Whether the entries have to grow before one can be taken."""
+    return sim.register[FREE_ENTRY] < 0 and sim.register[USED_ENTRIES] == len(sim.entries)
+
+
+@jit
 def leave(net, sim, link):
     """Take the current segment off the front of `link`, whose event is the heap's first; return an entry for it.
 
@@ -225,9 +242,8 @@ def leave(net, sim, link):
     taken = sim.queues[link].head
     entry = sim.entries[taken]
     if entry.left > 1:
-        taken = sim.register[FREE_ENTRY]
+        taken = take_entry(sim)
         copy = sim.entries[taken]
-        sim.register[FREE_ENTRY] = copy.next
         copy.message = entry.message
         copy.segment = entry.segment
         copy.left = 1
