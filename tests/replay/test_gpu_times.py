@@ -9,7 +9,7 @@ ARRIVAL = 20_971_520 + 2 * US
 
 
 def waiting_phase(beside: bool):
-    """GPU 1 computes 5 us, waits for 1 MiB from GPU 0, computes 3 us, all one phase; another agent computes 10 us."""
+    """GPU 1, in one phase: compute 5 us, wait for 1 MiB from GPU 0, compute 3 us. Beside it 10 us."""
     builder = Builder(2)
     flag = builder.flags([0, 1])
     builder.call(builder.agent(0, "sender"), builder.block([write(1, MIB, flag)]))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from eidola.replay import replay, spin
 from eidola.replay.polling import captured_period_ns
 from eidola.schemas import Trace, TraceWriter
