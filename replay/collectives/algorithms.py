@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import direct, ring, tree
+from . import direct, experts, gets, hierarchical, nvls, ring, sharp, tree
 from .work import Track, Work
 
 Algorithm = Callable[[Work], list[Track]]
@@ -10,18 +10,32 @@ Algorithm = Callable[[Work], list[Track]]
 ALGORITHMS: dict[tuple[str, str], Algorithm] = {
     ("all_reduce", "ring"): ring.all_reduce,
     ("all_reduce", "tree"): tree.all_reduce,
+    ("all_reduce", "nvls"): nvls.all_reduce,
+    ("all_reduce", "nvls_tree"): nvls.all_reduce_tree,
     ("all_reduce", "direct"): direct.all_reduce,
     ("all_reduce", "one_shot"): direct.one_shot,
+    ("all_reduce", "one_shot_get"): gets.one_shot,
+    ("all_reduce", "two_shot_get"): gets.two_shot,
+    ("all_reduce", "hierarchical"): hierarchical.all_reduce,
+    ("all_reduce", "sharp"): sharp.all_reduce,
     ("all_gather", "ring"): ring.all_gather,
+    ("all_gather", "nvls"): nvls.all_gather,
     ("all_gather", "direct"): direct.all_gather,
     ("reduce_scatter", "ring"): ring.reduce_scatter,
+    ("reduce_scatter", "nvls"): nvls.reduce_scatter,
     ("reduce_scatter", "direct"): direct.reduce_scatter,
     ("broadcast", "ring"): ring.broadcast,
     ("reduce", "ring"): ring.reduce,
     ("all_to_all", "direct"): direct.all_to_all,
     ("all_to_all", "pairwise"): direct.pairwise,
+    ("all_to_all", "hierarchical"): hierarchical.all_to_all,
     ("all_to_allv", "direct"): direct.all_to_all,
     ("all_to_allv", "pairwise"): direct.pairwise,
+    ("all_to_allv", "hierarchical"): hierarchical.all_to_all,
+    ("dispatch", "direct"): direct.all_to_all,
+    ("dispatch", "forwarded"): experts.dispatch,
+    ("combine", "direct"): direct.all_to_all,
+    ("combine", "forwarded"): experts.combine,
     ("gather", "direct"): direct.gather,
     ("scatter", "direct"): direct.scatter,
     ("send", "direct"): direct.send,

@@ -41,7 +41,7 @@ def expand(
         operation = replace(
             operation, size_bytes=1
         )  # as PyTorch does it on NCCL: an all-reduce of one element
-    work = Work(builder, fabric, list(members), operation, tuning)
+    work = Work(builder, fabric, list(members), operation, tuning, communicator)
     base = [work.call([compute(tuning.base_ps)])] if tuning.base_ps else []
     if len(members) == 1:
         return Expansion([base], [])
@@ -68,8 +68,8 @@ def _algorithm(operation: Operation, tuning: Tuning, members: Sequence[int]) -> 
         raise UsageError(
             f"{operation.operation}: splits of shape {split.shape} for {n} ranks; give ({n}, {n})"
         )
-    if operation.operation == "all_to_allv" and split is None:
-        raise UsageError("all_to_allv without split sizes; give the bytes from each rank to each")
+    if operation.operation in ("all_to_allv", "dispatch", "combine") and split is None:
+        raise UsageError(f"{operation.operation} without split sizes; give the bytes from each rank to each")
     if operation.operation in ("send", "recv") and n != 2:
         raise UsageError(f"{operation.operation} of {n} ranks; give the two that take part, the caller first")
     if not 0 <= operation.root < n:

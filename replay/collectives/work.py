@@ -8,6 +8,7 @@ all members; where an operation's own slots lie is in its calls' `flag_offset`.
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...schemas import UsageError
 from ..fabric import Fabric, Ints
 from ..program import Builder, Mode, compute, wait, write
 from .orders import ring_order, ring_speeds
@@ -28,7 +29,8 @@ class Operation:
 
     `size_bytes` as in the schema's collectives table: a rank's input buffer (all_gather, gather: its contribution;
     scatter: the root's buffer; send, recv: the message). `split_bytes` (N, N) bytes from row to column, for
-    all_to_allv. `root` as a group rank. Data is split in whole elements of `element_bytes`. `name` names its flags.
+    all_to_allv, dispatch and combine. `box_bytes` (N, boxes): bytes of a dispatch from rank to box, where each token
+    counts once (see `routed`). `root` as a group rank. Data is split in whole elements of `element_bytes`. `name` names its flags.
     """
 
     operation: str
@@ -37,6 +39,7 @@ class Operation:
     root: int = 0
     element_bytes: int = 1
     name: str = ""
+    box_bytes: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Tuning:
     `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
     where that leaves the box. `copy` is the time in the kernel for a byte, as a multiple of its time on the
     ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined
-    (0: whole). `poll` makes waits subject to the run's wait policy.
+    (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll` makes waits subject to the run's wait policy.
     """
 
     algorithm: str
@@ -58,6 +61,7 @@ class Tuning:
     network_step_ps: int = 0
     copy: int = 0
     poll: bool = False
+    reduce_mb_per_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ class Work:
     members: list[int]
     operation: Operation
     tuning: Tuning
+    communicator: str = ""
 
     def __post_init__(self) -> None:
+        self.agents: list[int] = []
         self.blocks: dict[Hashable, int] = {}
         self._group = self.builder.group(self.members)
         self._alone = len(set(self.fabric.box[self.members])) == self.size
@@ -139,6 +145,53 @@ class Work:
         """Reserve fresh slots on the members (or on those group ranks)."""
         members = self.members if ranks is None else [self.members[r] for r in ranks]
         return self.builder.flags(members, count, f"{self.operation.name or self.operation.operation} {what}")
+
+    def flags_on(self, endpoints: Sequence[int], count: int, what: str) -> int:
+        """Reserve fresh slots with the same numbers on these endpoints, switches included."""
+        self.builder.reach(max(endpoints) + 1)
+        return self.builder.flags(
+            list(endpoints), count, f"{self.operation.name or self.operation.operation} {what}"
+        )
+
+    def beside(self, endpoint: int, role: str, calls: Sequence[Call]) -> None:
+        """Let an agent of its own make these calls on an endpoint: a switch, or a member's memory.
+
+        It has one agent a communicator and role, which takes the operations in their order.
+        """
+        agent = self.builder.shared_agent(endpoint, f"{self.communicator} {role}".strip())
+        activity = self.builder.activity(
+            agent, "other", f"{self.operation.name or self.operation.operation} {role}"
+        )
+        for call in calls:
+            self.builder.call(agent, activity=activity, **call)
+        self.agents.append(agent)
+
+    def among(self, ranks: Sequence[int], operation: Operation) -> "Work":
+        """Return an operation among some of the group ranks, in this order; its calls are this one's members' too."""
+        members = [self.members[r] for r in ranks]
+        return Work(self.builder, self.fabric, members, operation, self.tuning, self.communicator)
+
+    def requests(self, source: int, destination: int, size_bytes: int) -> int:
+        """Return the bytes of a message whose headers and payload are one header a packet of `size_bytes`."""
+        route = self.fabric.route(source, destination)
+        header, payload = (int(x[route[0]]) for x in (self.fabric.header_bytes, self.fabric.payload_bytes))
+        return -(-size_bytes * header // (header + payload)) if payload else 0
+
+    def boxes(self) -> list[list[int]]:
+        """Return the group ranks of each box, in their order; boxes of unequal size are refused.
+
+        Raises UsageError.
+        """
+        found: dict[int, list[int]] = {}
+        for rank, member in enumerate(self.members):
+            found.setdefault(int(self.fabric.box[member]), []).append(rank)
+        sizes = sorted({len(ranks) for ranks in found.values()})
+        if len(sizes) > 1:
+            raise UsageError(
+                f"{self.operation.operation}, algorithm {self.tuning.algorithm}: boxes hold {sizes[0]} to {sizes[-1]} of "
+                f"the {self.size} ranks; it needs as many in each: take ring"
+            )
+        return list(found.values())
 
     def group(self, order: Sequence[int] | None = None) -> int:
         """Return the group of the members, in their own or another order of group ranks."""

@@ -37,7 +37,12 @@ def star(gpus: int, rate_gb_per_s: float = 50, latency_us: float = 1) -> Fabric:
 
 
 def boxes(
-    name: str, gpus: int, box: str = "hgx-h100", scale_out: str = "rail-optimised", leaf_ports: int = 64
+    name: str,
+    gpus: int,
+    box: str = "hgx-h100",
+    scale_out: str = "rail-optimised",
+    leaf_ports: int = 64,
+    sharp: bool = False,
 ) -> Fabric:
     """Boxes of one kind; with more GPUs than one has, on a scale-out network."""
     if box not in BOXES:
@@ -48,7 +53,7 @@ def boxes(
         raise UsageError(
             f"--fabric {name}: leaf_ports {leaf_ports} cannot hold one {box}, which needs {2 * BOXES[box].nics}"
         )
-    return SCALE_OUT[scale_out](name, BOXES[box], gpus, leaf_ports)
+    return SCALE_OUT[scale_out](name, BOXES[box], gpus, leaf_ports, sharp)
 
 
 _PRESETS: dict[str, Callable[..., Fabric]] = {
@@ -67,7 +72,7 @@ def preset_names() -> tuple[str, ...]:
 def preset(name: str, gpus: int, **overrides: Any) -> Fabric:
     """Return the named fabric with `gpus` endpoints; see docs/fabrics.md.
 
-    `overrides`: `rate_gb_per_s` and `latency_us` of `star`; `scale_out` (rail-optimised, fat-tree), `leaf_ports`
+    `overrides`: `rate_gb_per_s` and `latency_us` of `star`; `scale_out` (rail-optimised, fat-tree), `leaf_ports`, `sharp` (leaves and spines can reduce)
     and, for presets that are a network, `box`.
 
     Raises UsageError for an unknown name or override, and for fewer than one GPU.

@@ -48,19 +48,22 @@ def rack(name: str, box: Box, gpus: int) -> Hosts:
     return hosts
 
 
-def rail_optimised(name: str, box: Box, gpus: int, leaf_ports: int = 64) -> Fabric:
-    """Connect NIC n of every box to leaves of rail n; spines join the rails, and the leaves of a large rail."""
+def rail_optimised(name: str, box: Box, gpus: int, leaf_ports: int = 64, sharp: bool = False) -> Fabric:
+    """Connect NIC n of every box to leaves of rail n; spines join the rails, and the leaves of a large rail.
+
+    With `sharp` leaves and spines can reduce and multicast.
+    """
     hosts = rack(name, box, gpus)
     builder, below = hosts.builder, leaf_ports // 2
     if not hosts.nics:
         return builder.build()
-    spines = [builder.node(f"spine {s}") for s in range(min(below, len(hosts.nics)))]
+    spines = [builder.node(f"spine {s}", computes=sharp) for s in range(min(below, len(hosts.nics)))]
     groups = [range(b, min(b + below, len(hosts.nics))) for b in range(0, len(hosts.nics), below)]
     back: list[list[list[int]]] = []  # [group][rail][spine]: link from the spine down to that leaf
     for g, group in enumerate(groups):
         back.append([])
         for rail in range(box.nics):
-            leaf = builder.node(f"leaf {rail}.{g}")
+            leaf = builder.node(f"leaf {rail}.{g}", computes=sharp)
             pairs = [builder.duplex(leaf, spine, *box.net.args()) for spine in spines]
             back[-1].append([down for _, down in pairs])
             up = [u for u, _ in pairs]
@@ -92,17 +95,17 @@ def _spread(up: list[int], gpus: int) -> list[int]:
     return [up[(i // gpus + i % gpus) % len(up)] for i in range(gpus * len(up))]
 
 
-def fat_tree(name: str, box: Box, gpus: int, leaf_ports: int = 64) -> Fabric:
-    """Connect all NICs of as many boxes as fit to one leaf; spines join the leaves."""
+def fat_tree(name: str, box: Box, gpus: int, leaf_ports: int = 64, sharp: bool = False) -> Fabric:
+    """Connect all NICs of as many boxes as fit to one leaf; spines join the leaves. `sharp`: they can reduce."""
     hosts = rack(name, box, gpus)
     builder = hosts.builder
     if not hosts.nics:
         return builder.build()
     per_leaf = max(1, leaf_ports // 2 // box.nics)
-    spines = [builder.node(f"spine {s}") for s in range(min(per_leaf, len(hosts.nics)) * box.nics)]
+    spines = [builder.node(f"spine {s}", computes=sharp) for s in range(min(per_leaf, len(hosts.nics)) * box.nics)]
     back: list[list[int]] = []
     for first in range(0, len(hosts.nics), per_leaf):
-        leaf = builder.node(f"leaf {len(back)}")
+        leaf = builder.node(f"leaf {len(back)}", computes=sharp)
         down = [
             link
             for b in range(first, min(first + per_leaf, len(hosts.nics)))
