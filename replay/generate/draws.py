@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     PEER = 2
     SIZE = 3
     ORDER = 4
+    STEP = 5
+    SPLIT = 6
 
 
 def words(count: int, seed: int, purpose: Purpose, gpu: int = 0, pattern: int = 0) -> Words:

@@ -11,6 +11,7 @@ from .items import Item, Part, RankWork
 from .matching import Instance, Matcher
 from .plan import Plan
 from .scripts import NO_BLOCK, AgentScript, Entry, Observers, Scripter
+from .works import Works
 
 Mode = str
 MODES = ("dependent", "timed", "target")
@@ -24,19 +25,20 @@ class Emitter:
     builder: Builder
     fabric: Fabric
     plan: Plan
-    works: dict[int, RankWork]
+    works: Works
     grower: Grower
     matcher: Matcher
     expander: Expander
     targets: frozenset[int] = frozenset()
     _scripts: dict[tuple[str, int, frozenset[int]], list[AgentScript]] = field(default_factory=dict)
+    _parts_of: dict[int, list[Part]] = field(default_factory=dict)
 
     def emit(self, mode: Mode) -> None:
         """Write all agents of `mode`."""
         every = list(range(self.plan.gpus))
-        names, pairs = number_pairs(self.works.values())
+        names, pairs = number_pairs(self.works.base.values())
         if mode == "timed":  # nothing waits; ends of collectives are observed
-            observed = max(len(Observers(work).slots) for work in self.works.values())
+            observed = max(len(Observers(work).slots) for work in self.works.all())
             names = ["end of a collective"] * observed
         event_first = self._reserve(every, 1, names)
         flag_first = self._reserve(every, self.grower.gpus, self.grower.flags.names)
@@ -53,16 +55,19 @@ class Emitter:
         """Expand the operations of each communicator in its own order, which its channels then keep."""
         instances: dict[int, Instance] = {}
         for gpu in range(self.plan.gpus):
-            for part in self._parts(self.plan.source(gpu)):
+            for part in self._parts(gpu):
                 if found := self.matcher.find(gpu, part):
                     instances[id(found)] = found
         self.matcher.unmatched.clear()  # each part is looked up once more, when its agent is written
-        for instance in sorted(instances.values(), key=lambda i: (i.communicator, i.sequence, i.members)):
+        for instance in sorted(instances.values(), key=lambda i: (i.name, i.sequence, i.members)):
             if not self.targets or self.targets & set(instance.members):
                 self.expander.expand(instance)
 
-    def _parts(self, rank: int) -> list[Part]:
-        return [part for item in self.works[rank].items() for part in item.parts]
+    def _parts(self, gpu: int) -> list[Part]:
+        rank = self.plan.source(gpu)
+        if rank not in self._parts_of:
+            self._parts_of[rank] = [part for item in self.works.base[rank].items() for part in item.parts]
+        return self._parts_of[rank]
 
     def _reserve(self, every: list[int], count: int, names: list[str]) -> int:
         """Reserve `count` slots a name, one after another, on all GPUs; return the first."""
@@ -78,10 +83,9 @@ class Emitter:
         return "eidolon", frozenset((target - gpu) % size for target in mine)
 
     def _script(self, role: str, gpu: int, distances: frozenset[int]) -> list[AgentScript]:
-        source = self.plan.source(gpu)
-        key = (role, source, distances)
+        work, scripter = self.works.of(gpu), self._scripter
+        key = (role, id(work), distances)
         if key not in self._scripts:
-            work, scripter = self.works[source], self._scripter
             if role == "dependent":
                 script = scripter.closed(work)
             elif role == "timed":

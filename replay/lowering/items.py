@@ -11,12 +11,16 @@ for: time blocked is never compute.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import pyarrow as pa
 
 from ...schemas import SchemaError, Trace
 from .plan import Plan
+
+STEP = re.compile(r"(ProfilerStep#|step )\d+", re.IGNORECASE)
+"""Annotations that name a step: PyTorch's profiler's, and those of this project's capture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Item:
     """One span (or what has none: `span` -1), in its lane's order.
 
     `begin_ns` to `end_ns` is what the lane gives it; `gap_ns` passes before it once its predecessors let it go;
-    `busy_ns` is its own compute, for items without steps.
+    `busy_ns` is its own compute, for items without steps; `factor` multiplies the compute of those with steps.
     """
 
     span: int
@@ -74,6 +78,7 @@ class Item:
     begin_ns: int = 0
     gap_ns: int = 0
     busy_ns: int = 0
+    factor: Fraction = Fraction(1)
     steps: list[Step] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
 
@@ -98,12 +103,16 @@ class Edge:
 
 @dataclass
 class RankWork:
-    """All of one rank: its place in the job, its lanes, and the edges between items of different lanes."""
+    """All of one rank: its place in the job, its lanes, and the edges between items of different lanes.
+
+    `step_windows` are (start_ns, end_ns) of its annotated steps.
+    """
 
     rank: int
     place: int
     lanes: list[Lane]
     edges: list[Edge]
+    step_windows: list[tuple[int, int]] = field(default_factory=list)
 
     def items(self) -> Iterable[Item]:
         """Yield the items of all lanes."""
@@ -120,18 +129,21 @@ def read_rank(trace: Trace, rank: int, plan: Plan) -> RankWork:
     lanes: dict[str, list[Item]] = {}
     by_span: dict[int, Item] = {}
     annotations: dict[int, str] = {}
+    windows: list[tuple[int, int]] = []
     for row in _rows(trace, rank, "spans", ("span", "lane", "kind", "name", "start_ns", "end_ns")):
         span, lane, kind, name, start, end = row
         item = Item(span, kind, name, start, end)
         if kind == "annotation":
             annotations[span] = lane
+            if STEP.fullmatch(name):
+                windows.append((start, end))
         else:
             lanes.setdefault(lane, []).append(item)
         by_span[span] = item
     _add_steps(trace, rank, plan, lanes, by_span)
     launched = _add_collectives(trace, rank, lanes, by_span, annotations)
     work = RankWork(
-        rank, plan.index[rank], [Lane(name, _ordered(items)) for name, items in lanes.items()], []
+        rank, plan.index[rank], [Lane(name, _ordered(items)) for name, items in lanes.items()], [], windows
     )
     for number, lane_ in enumerate(work.lanes):
         for item in lane_.items:

@@ -1,18 +1,20 @@
-"""Size laws: what a rank's part in a collective becomes when its group grows.
+"""Size laws: what a rank's part in a collective becomes when its group, or another axis of the job, grows.
 
 Data parallel: the buffer of an all-reduce is constant. FSDP: the full parameters are constant, so shards of
 all-gather shrink while reduce-scatter's whole input stays. Expert parallel: the bytes a rank sends in an all-to-all
-are constant, so every peer's share shrinks. Strong scaling divides the batch, and with it what depends on it:
-all-to-all, send and receive.
+are constant, so every peer's share shrinks. Tensor parallel: the message (a layer's activations) is constant, and as
+every GPU then holds less of the weights, buffers of data-parallel groups shrink with it. Strong scaling divides the
+batch, and with it what depends on it: all-to-all, send and receive, and the messages of tensor-parallel groups.
 """
 
+from fractions import Fraction
 from math import lcm
 
 import numpy as np
 
 from ..fabric import Ints
 from .items import Part
-from .plan import Law
+from .plan import Plan
 
 _KEPT = "buffer kept"
 LAW_OF = {
@@ -26,19 +28,40 @@ LAW_OF = {
 _BATCH = ("all_to_all", "all_to_allv", "send", "recv")
 
 
-def law_of(operation: str, law: Law) -> str:
+def law_of(operation: str, plan: Plan, communicator: str) -> str:
     """Return the law of an operation in words."""
-    divided = "; the batch divided" if law == "strong" and operation in _BATCH else ""
-    return LAW_OF.get(operation, _KEPT) + divided
+    axis = plan.layout.axis_of.get(communicator, "")
+    law = "message kept (tensor parallel)" if axis == "tensor" else LAW_OF.get(operation, _KEPT)
+    if _batched(operation, axis) and plan.batch != 1:
+        law += "; the batch divided"
+    if _weights(operation, axis) and plan.sharding != 1:
+        law += f"; the weights of a GPU x {plan.sharding}"
+    return law
 
 
-def size_bytes(operation: str, size: int, captured: int, members: int, law: Law) -> int:
-    """Return a rank's buffer in a group of `members` that was captured with `captured`."""
-    divided = operation == "all_gather" or (law == "strong" and operation in _BATCH)
-    return -(-size * captured // members) if divided else size
+def _batched(operation: str, axis: str) -> bool:
+    return operation in _BATCH or axis in ("tensor", "context")
 
 
-def split_bytes(parts: list[Part], captured: int, law: Law) -> Ints:
+def _weights(operation: str, axis: str) -> bool:
+    return "data" in axis and "tensor" not in axis and operation not in _BATCH
+
+
+def size_ratio(operation: str, plan: Plan, communicator: str, captured: int, members: int) -> Fraction:
+    """Return by how much a rank's buffer changes in a group of `members` that was captured with `captured`."""
+    axis = plan.layout.axis_of.get(communicator, "")
+    ratio = Fraction(captured, members) if operation == "all_gather" else Fraction(1)
+    if _batched(operation, axis):
+        ratio *= plan.batch
+    return ratio * plan.sharding if _weights(operation, axis) else ratio
+
+
+def scaled(size_bytes: int, ratio: Fraction) -> int:
+    """Return a size times a ratio, rounded up to whole bytes."""
+    return -(-size_bytes * ratio.numerator // ratio.denominator)
+
+
+def split_bytes(parts: list[Part], captured: int, ratio: Fraction) -> Ints:
     """Return (N, N) bytes from each member to each, for members that each repeat one of `captured` ranks.
 
     A part without splits shares its buffer out evenly.
@@ -49,8 +72,7 @@ def split_bytes(parts: list[Part], captured: int, law: Law) -> Ints:
         if id(part) not in rows:
             split = part.in_split_bytes or (1,) * captured
             total = sum(split) if part.in_split_bytes else part.size_bytes
-            total = size_bytes("all_to_allv", total, captured, members, law)
-            rows[id(part)] = tiled(split, members, total, part.element_bytes)
+            rows[id(part)] = tiled(split, members, scaled(total, ratio), part.element_bytes)
     return np.stack([rows[id(part)] for part in parts])
 
 

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, get_args
 
 from ...schemas import Trace, UsageError
+from ..edits import NONE, Edits
 from ..fabric import Fabric
 from ..program import Builder, Program
 from .acts import Grower
 from .emit import Emitter
 from .expanding import Expander
 from .flags import read_flags
-from .items import RankWork, read_rank
+from .items import Item, RankWork, read_rank
+from .kernels import TENSOR_LAW, compute_law
 from .matching import Matcher
 from .plan import LAWS, Law, Plan, make_plan
+from .retiming import scaled_work
+from .works import Works
 
 ReplayMode = Literal["dependent", "timed", "target"]
 
@@ -37,6 +42,7 @@ def lower(
     targets: Iterable[int] = (0,),
     plan: Plan | None = None,
     algorithms: Mapping[str, str] | None = None,
+    edits: Edits = NONE,
 ) -> Lowered:
     """Lower `trace` to what `plan` asks for (default: the captured ranks, as they are), to be run on `fabric`.
 
@@ -44,7 +50,7 @@ def lower(
     observe, and collectives start at each rank's captured start and run on their own inside. `target`: the GPUs in
     `targets` run on their own; of the others (eidolons) only their writes to targets remain, at captured times,
     and they join collectives that a target takes part in at their captured start. `algorithms`, by operation,
-    override what was captured or what the library would choose (`{"all_reduce": "direct"}`).
+    override what was captured or what the library would choose (`{"all_reduce": "direct"}`); `edits` change more.
 
     Raises UsageError for arguments that make no sense and for captured flags that no count explains, SchemaError
     for a trace that breaks the schema.
@@ -52,17 +58,29 @@ def lower(
     plan = make_plan(trace) if plan is None else plan
     chosen = frozenset(targets) if mode == "target" else frozenset()
     _check(fabric, mode, chosen, plan)
-    works = {rank: read_rank(trace, rank, plan) for rank in sorted(set(plan.job))}
+    works = read_works(trace, plan, edits)
     size = len(plan.job) if plan.replicas else plan.gpus
-    grower = Grower(read_flags(works.values(), len(plan.job)), size)
+    grower = Grower(read_flags(works.base.values(), len(plan.job)), size)
     builder = Builder(plan.gpus, epoch_ns=_epoch_ns(trace, works))
     matcher = Matcher(plan)
-    for work in works.values():
+    for work in works.base.values():
         matcher.add(work)
-    expander = Expander(builder, fabric, plan, algorithms or {}, apart=mode == "timed")
+    expander = Expander(builder, fabric, plan, algorithms or {}, edits, apart=mode == "timed")
     Emitter(builder, fabric, plan, works, grower, matcher, expander, chosen).emit(mode)
+    edits.check_used()
     notes = _notes(plan, works, matcher, expander, mode)
-    return Lowered(builder.build(), mode, plan.law, len(works), notes)
+    return Lowered(builder.build(), mode, plan.law, len(works.base), (*notes, *edits.notes()))
+
+
+def read_works(trace: Trace, plan: Plan, edits: Edits = NONE) -> Works:
+    """Read the captured ranks, and put laws and edits on their compute."""
+
+    def factor(item: Item) -> Fraction:
+        edited = edits.kernel_factor(item.name) if item.kind in ("kernel", "copy", "phase") else 1
+        return compute_law(item, plan) * edited
+
+    ranks = sorted(set(plan.job))
+    return Works(plan, {rank: scaled_work(read_rank(trace, rank, plan), factor) for rank in ranks})
 
 
 def _check(fabric: Fabric, mode: ReplayMode, targets: frozenset[int], plan: Plan) -> None:
@@ -78,16 +96,16 @@ def _check(fabric: Fabric, mode: ReplayMode, targets: frozenset[int], plan: Plan
         raise UsageError(f"--target: {shown} GPUs 0 to {plan.gpus - 1}")
 
 
-def _epoch_ns(trace: Trace, works: dict[int, RankWork]) -> int:
+def _epoch_ns(trace: Trace, works: Works) -> int:
     """Return when the captured work began. Raises UsageError where there is none."""
-    starts = [item.start_ns for work in works.values() for item in work.items()]
+    starts = [item.start_ns for work in works.base.values() for item in work.items()]
     if not starts:
         raise UsageError(f"{trace.path} holds no work to replay: no kernel, call, write or collective")
     return min(starts)
 
 
 def _notes(
-    plan: Plan, works: dict[int, RankWork], matcher: Matcher, expander: Expander, mode: ReplayMode
+    plan: Plan, works: Works, matcher: Matcher, expander: Expander, mode: ReplayMode
 ) -> tuple[str, ...]:
     """Say what the program holds beyond what was captured."""
     notes: list[str] = []
@@ -95,10 +113,14 @@ def _notes(
     filled = [place for place, rank in enumerate(plan.job) if plan.index[rank] != place]
     if filled:
         notes.append(
-            f"{len(filled)} of {ranks} ranks were not captured, and repeat the {len(works)} that were"
+            f"{len(filled)} of {ranks} ranks were not captured, and repeat the {len(works.base)} that were"
         )
     if gpus != ranks:
-        notes += _grown(plan, works)
+        notes += _grown(plan, works.base)
+    notes += plan.layout.notes
+    if plan.sharding != 1:
+        notes.append(TENSOR_LAW.format(plan.sharding))
+    notes += works.notes()
     if mode == "target":
         notes.append(
             "eidolons keep only their writes to targets; a target's collectives start at captured times"
@@ -112,6 +134,7 @@ def _notes(
 def _grown(plan: Plan, works: dict[int, RankWork]) -> list[str]:
     ranks, gpus = len(plan.job), plan.gpus
     shape = "copies of the job, on their own" if plan.replicas else "one group"
+    shape = "the axes below say" if plan.layout.growth else shape
     notes = [f"GPUs 0..{gpus - 1} repeat captured ranks 0..{min(ranks, gpus) - 1}, as {shape}"]
     if plan.replicas:
         return notes

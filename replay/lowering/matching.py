@@ -3,8 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .groups import Group
 from .items import Part, RankWork
-from .plan import Group, Plan
+from .plan import Plan
 
 _PAIR = ("send", "recv")
 _SPLIT = ("all_to_all", "all_to_allv")
@@ -22,6 +23,16 @@ class Instance:
     captured_size: int
     copy: int
 
+    @property
+    def name(self) -> str:
+        """Name of the communicator that these GPUs share."""
+        return copy_name(self.communicator, self.copy)
+
+
+def copy_name(communicator: str, copy: int) -> str:
+    """Return the name of a copy of a communicator; copy 0 is the captured one."""
+    return communicator if copy == 0 else f"{communicator} copy {copy}"
+
 
 @dataclass
 class Matcher:
@@ -33,7 +44,7 @@ class Matcher:
     _pairs: dict[tuple[str, int, int, int, str], Part] = field(default_factory=dict)
     _found: dict[tuple[object, ...], Instance | str] = field(default_factory=dict)
     _inside: dict[tuple[object, ...], frozenset[int]] = field(default_factory=dict)
-    _members: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _members: dict[str, dict[int, list[int]]] = field(default_factory=dict)
 
     def add(self, work: RankWork) -> None:
         """Take in one captured rank's parts."""
@@ -65,9 +76,9 @@ class Matcher:
         return instance
 
     def _block(self, gpu: int, part: Part) -> int:
-        group = self.plan.groups.get(part.communicator)
-        grown = group is not None and self.plan.grows(group) and part.operation not in _PAIR
-        return 0 if grown else gpu // len(self.plan.job)
+        """Return what tells copies of a part's operation apart: those of its group, or where two talk, of the job."""
+        layout = self.plan.layout
+        return layout.block[gpu] if part.operation in _PAIR else layout.copy(part.communicator, gpu)
 
     def _group_of(self, gpu: int, part: Part) -> Instance | str:
         """Return the operation of a whole group, or why there is none."""
@@ -94,24 +105,30 @@ class Matcher:
         operation = "all_to_allv" if any(p.operation == "all_to_allv" for p in known) else part.operation
         return Instance(operation, name, part.sequence, tuple(members), tuple(known), group.size, block)
 
-    def _gpus(self, group: Group, block: int) -> list[int] | None:
-        """Return the group's GPUs in its order: of all blocks of the job where it grows, else of one."""
-        key = (group.name, block)
-        if key not in self._members:
-            plan, ranks = self.plan, len(self.plan.job)
-            if plan.grows(group):
-                place = {member: position for position, member in group.members.items()}
-                missing = [i for i in range(ranks) if i not in place and plan.captured(i)]
-                if missing:
-                    return None
-                order = sorted(range(ranks), key=lambda i: (place.get(i, i), i))
-                every = [first + i for first in range(0, plan.gpus, ranks) for i in order]
-                self._members[key] = [gpu for gpu in every if gpu < plan.gpus]
-            elif group.complete:
-                self._members[key] = [block * ranks + group.members[i] for i in range(group.size)]
-            else:
-                return None
-        return self._members[key]
+    def _gpus(self, group: Group, copy: int) -> list[int] | None:
+        """Return the GPUs of a copy of a group in its order, or None where not all its members are known."""
+        if group.name not in self._members:
+            self._members[group.name] = self._copies(group)
+        return self._members[group.name].get(copy)
+
+    def _copies(self, group: Group) -> dict[int, list[int]]:
+        """Return the GPUs of each copy of a group: by captured position, block after block, or by number."""
+        plan, ranks = self.plan, len(self.plan.job)
+        position = {member: place for place, member in group.members.items()}
+        if group.size == ranks:
+            if any(place not in position and plan.own(place) for place in range(ranks)):
+                return {}
+            position = {place: position.get(place, place) for place in range(ranks)}
+        elif not group.complete:
+            return {}
+        layout, order = plan.layout, sorted(position, key=lambda place: (position[place], place))
+        rising = order == sorted(order)
+        copies: dict[int, list[tuple[int, int, int]]] = {}
+        for gpu, place in enumerate(layout.place):
+            if place in position:
+                key = (0, gpu, gpu) if rising else (layout.block[gpu], position[place], gpu)
+                copies.setdefault(layout.copies[group.name][gpu], []).append(key)
+        return {copy: [gpu for *_, gpu in sorted(keys)] for copy, keys in copies.items()}
 
     def _pair(self, part: Part) -> tuple[int, int] | None:
         """Return (sender, receiver) as positions in the group, or None where the trace does not say."""
@@ -134,6 +151,10 @@ class Matcher:
             return f"{name}: the other side of a {part.operation} was not captured"
         if max(sent.size_bytes, received.size_bytes) < 0:
             return f"{name}: the trace does not say how many bytes {part.operation} moved"
-        block = self._block(gpu, part)
-        members = tuple(block * len(self.plan.job) + group.members[end] for end in pair)
-        return Instance("send", name, part.sequence, members, (sent, received), 2, block)
+        layout = self.plan.layout
+        places = [(layout.block[gpu], group.members[end]) for end in pair]
+        if any(place not in layout.gpu_at for place in places):
+            return f"{name}: the other side of a {part.operation} is none of the GPUs"
+        members = tuple(layout.gpu_at[place] for place in places)
+        copy = layout.copies[name][gpu]
+        return Instance("send", name, part.sequence, members, (sent, received), 2, copy)

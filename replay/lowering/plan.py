@@ -1,9 +1,14 @@
 """Who is lowered from whom: the captured ranks, the GPUs to replay, and the laws between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
 from ...schemas import Trace, UsageError
+from .axes import find_axes, target_sizes
+from .groups import Group
+from .layout import Layout, one_group, shaped
 
 Law = Literal["weak", "strong"]
 
@@ -14,27 +19,12 @@ LAWS = {
 
 
 @dataclass(frozen=True)
-class Group:
-    """A communicator: its captured members (indices into the job) by position, and its full size."""
-
-    name: str
-    size: int
-    members: dict[int, int]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all its members were captured."""
-        return len(self.members) == self.size
-
-
-@dataclass(frozen=True)
 class Plan:
     """From the ranks of a captured job to `gpus` GPUs.
 
     `job[i]` is the captured rank that stands for the i-th rank of the job: itself, or another one where it is
-    missing and was filled in. GPU t is lowered from `job[t % len(job)]`. `index` holds each captured rank's own
-    place. With `replicas` every block of `len(job)` GPUs is a job of its own; otherwise a group of all ranks
-    grows to all GPUs, and smaller groups repeat by block.
+    missing and was filled in. `index` holds each captured rank's own place; `layout` which place each GPU repeats.
+    With `replicas` every block of `len(job)` GPUs is a job of its own. `seed` starts the draws of added ranks.
     """
 
     job: tuple[int, ...]
@@ -43,10 +33,12 @@ class Plan:
     gpus: int
     law: Law
     replicas: bool
+    layout: Layout
+    seed: int = 0
 
     def source(self, gpu: int) -> int:
         """Return the captured rank that `gpu` is lowered from."""
-        return self.job[gpu % len(self.job)]
+        return self.job[self.layout.place[gpu]]
 
     def place(self, rank: int) -> int:
         """Return the place of `rank` in the job. Raises UsageError where nobody stands for it."""
@@ -59,16 +51,28 @@ class Plan:
 
     def captured(self, gpu: int) -> bool:
         """Whether `gpu` is a captured rank itself, not a copy of one."""
-        return gpu < len(self.job) and self.index[self.job[gpu]] == gpu
+        return self.layout.block[gpu] == 0 and self.own(self.layout.place[gpu])
 
-    def grows(self, group: Group) -> bool:
-        """Whether `group` spans all GPUs, however many; otherwise it repeats by block of the job."""
-        return group.size == len(self.job) and not self.replicas
+    def own(self, place: int) -> bool:
+        """Whether the rank at a place of the job was captured itself."""
+        return self.index[self.job[place]] == place
 
     @property
-    def compute(self) -> tuple[int, int]:
-        """Return numerator and denominator by which the law scales compute."""
-        return (len(self.job), self.gpus) if self.law == "strong" and not self.replicas else (1, 1)
+    def batch(self) -> Fraction:
+        """Return by how much a GPU's part of the batch, and with it its compute, changes."""
+        if self.law != "strong" or self.replicas:
+            return Fraction(1)
+        captured, target = self.layout.growth.get("data", (len(self.job), self.gpus))
+        return (
+            Fraction(1)
+            if self.layout.growth and "data" not in self.layout.growth
+            else Fraction(captured, target)
+        )
+
+    @property
+    def sharding(self) -> Fraction:
+        """Return by how much a GPU's shard of the weights, and the compute on it, changes: with the tensor axis."""
+        return Fraction(*self.layout.growth.get("tensor", (1, 1)))
 
 
 def make_plan(
@@ -78,11 +82,15 @@ def make_plan(
     law: Law = "weak",
     replicas: bool = False,
     fill: bool = False,
+    parallel: Mapping[str, int] | None = None,
+    axes: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> Plan:
-    """Plan for `gpus` GPUs (None: the captured ranks, as they are).
+    """Plan for `gpus` GPUs (None: the captured ranks, as they are, or what `parallel` makes).
 
-    Raises UsageError for a GPU count that makes no sense, and for ranks that the capture lacks, unless `fill`
-    lets captured ranks stand for them.
+    `parallel` gives sizes by axis, `axes` the axis of communicators by name or description; see `find_axes`.
+    Raises UsageError for a GPU count or shape that makes no sense, and for ranks that the capture lacks, unless
+    `fill` lets captured ranks stand for them.
     """
     if law not in LAWS:
         raise UsageError(f"--law {law}: choose {' or '.join(LAWS)}")
@@ -90,24 +98,57 @@ def make_plan(
     rows = trace.read("communicators").to_pylist()
     world = max([ranks[-1] + 1, *(row["group_size"] for row in rows)])
     missing = world - len(ranks)
-    if missing and gpus is not None and not fill:
+    if missing and (gpus is not None or parallel) and not fill:
         shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+        wanted = "other axes" if gpus is None else f"{gpus} GPUs"
         raise UsageError(
             f"{trace.path} holds {len(ranks)} of the {world} ranks of its job ({shown}), so it cannot be scaled to "
-            f"{gpus} GPUs as it is; pass --fill to let captured ranks stand for the missing ones"
+            f"{wanted} as it is; pass --fill to let captured ranks stand for the missing ones"
         )
     filled = [r if r in set(ranks) else ranks[r % len(ranks)] for r in range(world)] if fill else ranks
     job = tuple(filled)
     index = {rank: rank if fill else place for place, rank in enumerate(ranks)}
-    members: dict[str, tuple[int, dict[int, int]]] = {}
+    groups = _groups(rows, index)
+    if parallel or axes:
+        layout = _shaped(trace, gpus, len(job), groups, parallel or {}, axes or {}, replicas)
+    else:
+        total = len(job) if gpus is None else gpus
+        _check_count(total, len(job), replicas, groups)
+        layout = one_group(len(job), total, groups, replicas)
+    return Plan(job, index, groups, len(layout.place), law, replicas, layout, seed)
+
+
+def _groups(rows: list[dict[str, Any]], index: dict[int, int]) -> dict[str, Group]:
+    groups: dict[str, Group] = {}
     for row in rows:
         if row["rank"] in index:
-            _, found = members.setdefault(row["communicator"], (row["group_size"], {}))
-            found[row["group_rank"]] = index[row["rank"]]
-    groups = {name: Group(name, size, found) for name, (size, found) in members.items()}
-    total = len(job) if gpus is None else gpus
-    _check_count(total, len(job), replicas, groups)
-    return Plan(job, index, groups, total, law, replicas)
+            new = Group(row["communicator"], row["group_size"], {}, row["name"] or "")
+            group = groups.setdefault(row["communicator"], new)
+            group.members[row["group_rank"]] = index[row["rank"]]
+    return groups
+
+
+def _shaped(
+    trace: Trace,
+    gpus: int | None,
+    ranks: int,
+    groups: dict[str, Group],
+    parallel: Mapping[str, int],
+    given: Mapping[str, str],
+    replicas: bool,
+) -> Layout:
+    if replicas:
+        raise UsageError("--replicas repeats the whole job and grows no axis; leave the axes out")
+    if trace.read("writes", ["rank"]).num_rows:
+        raise UsageError(
+            f"{trace.path} holds peer writes, which grow as one group of all GPUs; scale it by --to alone"
+        )
+    operations: dict[str, set[str]] = {}
+    rows = trace.read("collectives", ["communicator", "operation"])
+    for name, operation in zip(rows["communicator"].to_pylist(), rows["operation"].to_pylist(), strict=True):
+        operations.setdefault(name, set()).add(operation)
+    found = find_axes(groups, ranks, operations, given, parallel)
+    return shaped(found, target_sizes(found, gpus, parallel))
 
 
 def _check_count(gpus: int, ranks: int, replicas: bool, groups: dict[str, Group]) -> None:

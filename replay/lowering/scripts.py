@@ -129,7 +129,7 @@ class Scripter:
 
     def _traffic(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
         """Return the lane's items with their traffic at the GPU count."""
-        key = (work.rank, lane.name)
+        key = (id(work), lane.name)
         if key not in self._grown:
             self._grown[key] = self._grow(work, lane)
         return self._grown[key]
@@ -198,9 +198,8 @@ class Scripter:
         return [write(0, 0, self.event_first + slot, relative=True) for slot in slots]
 
     def _compute(self, item: Item, duration_ps: int) -> Ops:
-        """Return compute under the plan's law: what the GPU does scales, what a host does stays."""
-        up, down = self.plan.compute if item.kind in ("kernel", "copy", "phase") else (1, 1)
-        return self._compute_exactly(duration_ps * up // down)
+        """Return compute times the item's factor."""
+        return self._compute_exactly(duration_ps * item.factor.numerator // item.factor.denominator)
 
     def _compute_exactly(self, duration_ps: int) -> Ops:
         return [compute(duration_ps)] if duration_ps > 0 else []

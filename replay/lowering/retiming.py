@@ -1,0 +1,131 @@
+"""A rank's work with other durations: factors by item, whole steps drawn; then the times that follow from them.
+
+What an item waited for and the slack that it kept after it stay as captured; collectives keep their duration. With
+no change every time is the captured one.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from .items import Edge, Item, Lane, RankWork, finish_ns
+
+Factor = Callable[[Item], Fraction]
+
+
+def scaled_work(work: RankWork, factor: Factor) -> RankWork:
+    """Return `work` with every item's compute times its factor; `work` itself where all factors are one."""
+    factors = {id(item): factor(item) for item in work.items() if not item.parts}
+    if all(value == 1 for value in factors.values()):
+        return work
+    found, twins = _copy(work)
+    for item in work.items():
+        value, twin = factors.get(id(item), Fraction(1)), twins[id(item)]
+        if item.steps:
+            twin.factor = item.factor * value
+        else:
+            twin.busy_ns = item.busy_ns * value.numerator // value.denominator
+    retime(work, found)
+    return found
+
+
+def replaced_work(work: RankWork, durations: dict[int, tuple[int, int]]) -> RankWork:
+    """Return `work` with (gap_ns, busy_ns) of items, by `id`, replaced."""
+    found, twins = _copy(work)
+    for item in work.items():
+        if item_durations := durations.get(id(item)):
+            gap, busy = item_durations
+            twin = twins[id(item)]
+            if item.gap_ns >= 0 <= gap:
+                twin.gap_ns = gap
+            twin.busy_ns = busy
+    retime(work, found)
+    return found
+
+
+def retime(old: RankWork, new: RankWork) -> None:
+    """Set the times of `new` from its gaps and compute; `old` is the same work as captured."""
+    ready, released = _predecessors(old), _predecessors(old, at_end=True)
+    twins = {id(a): b for a, b in zip(old.items(), new.items(), strict=True)}
+    for lane, at in _order(old):
+        item, previous = lane.items[at], lane.items[at - 1] if at else None
+        _place(item, previous, ready.get(id(item), []), released.get(id(item), []), twins)
+
+
+def _place(
+    item: Item,
+    previous: Item | None,
+    ready: list[tuple[Item, bool]],
+    released: list[tuple[Item, bool]],
+    twins: dict[int, Item],
+) -> None:
+    """Set one item's times: what let it go moves it, by as much as the slack and compute are other ones."""
+    twin = twins[id(item)]
+    before = ([finish_ns(previous)] if previous else []) + [_time(*edge) for edge in ready]
+    if before:
+        after = [finish_ns(twins[id(previous)])] if previous else []
+        after += [_time(twins[id(edge[0])], edge[1]) for edge in ready]
+        twin.begin_ns = max(after) + item.begin_ns - max(before) + twin.gap_ns - item.gap_ns
+        if previous:
+            twin.begin_ns = max(twin.begin_ns, finish_ns(twins[id(previous)]))
+    length_ns = finish_ns(item) - item.begin_ns
+    if item.steps:
+        shift_ns = twin.begin_ns - item.begin_ns
+        twin.steps = [
+            replace(s, start_ns=s.start_ns + shift_ns, end_ns=s.end_ns + shift_ns) for s in item.steps
+        ]
+        end_ns = twin.begin_ns + length_ns
+    elif item.parts or not released or max(_time(*edge) for edge in released) <= item.begin_ns:
+        end_ns = twin.begin_ns + (length_ns if item.parts else twin.busy_ns)
+        if released and not item.parts:
+            end_ns = max(end_ns, max(_time(twins[id(e)], start) for e, start in released))
+    else:
+        freed = max(_time(*edge) for edge in released)
+        late_ns = min(0, finish_ns(item) - freed)  # clocks that disagree: the release seems to come after
+        held = max(_time(twins[id(e)], start) for e, start in released)
+        end_ns = max(twin.begin_ns, held + late_ns) + twin.busy_ns
+    twin.start_ns, twin.end_ns = twin.begin_ns, max(end_ns, twin.begin_ns)
+
+
+def _time(item: Item, from_start: bool) -> int:
+    return item.begin_ns if from_start else finish_ns(item)
+
+
+def _predecessors(work: RankWork, at_end: bool = False) -> dict[int, list[tuple[Item, bool]]]:
+    found: dict[int, list[tuple[Item, bool]]] = {}
+    for edge in work.edges:
+        if edge.holds_end == at_end:
+            found.setdefault(id(edge.after), []).append((edge.before, edge.from_start))
+    return found
+
+
+def _order(work: RankWork) -> list[tuple[Lane, int]]:
+    """Return (lane, index) of all items such that each comes after its predecessors."""
+    before: dict[int, list[Item]] = {}
+    for edge in work.edges:
+        before.setdefault(id(edge.after), []).append(edge.before)
+    at, done, order = [0] * len(work.lanes), set[int](), list[tuple[Lane, int]]()
+    moved = True
+    while moved:
+        moved = False
+        for number, lane in enumerate(work.lanes):
+            while at[number] < len(lane.items):
+                item = lane.items[at[number]]
+                if any(id(other) not in done for other in before.get(id(item), [])):
+                    break
+                done.add(id(item))
+                order.append((lane, at[number]))
+                at[number] += 1
+                moved = True
+    left = [
+        (lane, i) for lane, first in zip(work.lanes, at, strict=True) for i in range(first, len(lane.items))
+    ]
+    return order + sorted(left, key=lambda entry: entry[0].items[entry[1]].begin_ns)
+
+
+def _copy(work: RankWork) -> tuple[RankWork, dict[int, Item]]:
+    """Return the work with items of its own, and each item's twin by `id`."""
+    twins = {id(item): replace(item) for item in work.items()}
+    lanes = [Lane(lane.name, [twins[id(item)] for item in lane.items]) for lane in work.lanes]
+    edges = [Edge(twins[id(e.before)], twins[id(e.after)], e.from_start, e.holds_end) for e in work.edges]
+    return RankWork(work.rank, work.place, lanes, edges, work.step_windows), twins
