@@ -68,12 +68,13 @@ def _waits(outcome: "Outcome", computing: np.ndarray) -> tuple[Intervals, Interv
     polled: list[Intervals] = [empty]
     program = outcome.program
     for low, high in chunks(program.waits if outcome.recorded else 0):
-        known, rows = program.wait_rows(low, high), outcome.final.rows.waits[low:high]
-        within = (known["activity"] >= 0) & (rows["end_ps"] > rows["start_ps"])
-        within[within] = computing[known["activity"][within]]
-        inside.append((known["activity"][within], rows["start_ps"][within], rows["end_ps"][within]))
-        poll = known["mode"] == Mode.POLL
-        polled.append((known["endpoint"][poll], rows["start_ps"][poll], rows["end_ps"][poll]))
+        rows = outcome.final.rows.waits[low:high]
+        within = (rows["activity"] >= 0) & (rows["end_ps"] > rows["start_ps"])
+        within[within] = computing[rows["activity"][within]]
+        inside.append((rows["activity"][within], rows["start_ps"][within], rows["end_ps"][within]))
+        poll = rows["mode"] == Mode.POLL
+        endpoint = program.agent_endpoint[rows["agent"][poll]]
+        polled.append((endpoint, rows["start_ps"][poll], rows["end_ps"][poll]))
     return _joined(*inside), _joined(*polled)
 
 
@@ -99,10 +100,19 @@ def _traffic(outcome: "Outcome") -> Intervals:
     size = outcome.program.endpoints
     sent, received, writes = np.zeros((3, size), np.int64)
     for low, high in chunks(outcome.program.messages):
-        known = outcome.program.message_rows(low, high)
-        away = known["source"] != known["destination"]
-        source, destination, weight = (known[n][away] for n in ("source", "destination", "size_bytes"))
+        source, destination, weight = _payload(outcome, low, high)
+        away = source != destination
+        source, destination, weight = source[away], destination[away], weight[away]
         sent += np.bincount(source, weight, size).astype(np.int64)
         received += np.bincount(destination, weight, size).astype(np.int64)
         writes += np.bincount(source, minlength=size)
     return sent, received, writes
+
+
+def _payload(outcome: "Outcome", low: int, high: int) -> Intervals:
+    """Return (source, destination, size_bytes) of messages, recorded or as the program says."""
+    if outcome.recorded:
+        rows = outcome.final.rows.messages[low:high]
+        return outcome.program.agent_endpoint[rows["agent"]], rows["destination"], rows["size_bytes"]
+    known = outcome.program.message_rows(low, high)
+    return known["source"], known["destination"], known["size_bytes"]

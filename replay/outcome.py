@@ -9,7 +9,7 @@ import numpy as np
 
 from .engine.layout import FINISHED, Final
 from .fabric import Fabric
-from .program import Ints, Mode, Op, Program
+from .program import Ints, Mode, Program
 from .waiting import WaitPolicy
 
 
@@ -59,17 +59,17 @@ class Outcome:
     @cached_property
     def observed_ps(self) -> Ints:
         """(waits,) when each OBSERVE wait's flag reached its count; -1: never, or another kind of wait."""
-        arrival = np.full(self.program.waits, -1, np.int64)
-        if not self.has(Mode.OBSERVE) or not self.recorded:
-            return arrival
-        waits, rows = self.program.wait_rows(), self.program.message_rows()
+        waits, rows, first = self.final.rows.waits, self.final.rows.messages, self.program.flag_first
+        arrival: Ints = np.full(len(waits), -1, np.int64)
         wanted = np.flatnonzero(waits["mode"] == Mode.OBSERVE)
-        raising = np.flatnonzero((rows["flag"] >= 0) & (self.final.rows.messages["arrival_ps"] >= 0))
-        flag = self.program.flag_first[rows["destination"][raising]] + rows["flag"][raising]
-        landed = self.final.rows.messages["arrival_ps"][raising]
+        if not len(wanted):
+            return arrival
+        raising = np.flatnonzero((rows["flag"] >= 0) & (rows["arrival_ps"] >= 0))
+        flag = first[rows["destination"][raising]] + rows["flag"][raising]
+        landed = rows["arrival_ps"][raising]
         order = np.lexsort((landed, flag))
         flag, landed = flag[order], landed[order]
-        own = self.program.flag_first[waits["endpoint"][wanted]] + waits["flag"][wanted]
+        own = first[self.program.agent_endpoint[waits["agent"][wanted]]] + waits["flag"][wanted]
         expected = waits["expected"][wanted]
         at = np.searchsorted(flag, own) + expected - 1
         reached = (expected > 0) & (at < np.searchsorted(flag, own, side="right"))
@@ -78,35 +78,12 @@ class Outcome:
         return arrival
 
     def causality_violations(self) -> int:
-        """Return how many OBSERVE waits the capture ended before their simulated arrival."""
-        if not self.has(Mode.OBSERVE):
+        """Return how many OBSERVE waits the capture ended before their simulated arrival (recorded runs only)."""
+        observed = self.final.rows.waits["mode"] == Mode.OBSERVE
+        if not observed.any():
             return 0
-        waits = self.program.wait_rows()
-        observed = waits["mode"] == Mode.OBSERVE
-        arrival = self.observed_ps[observed]
-        return int(((arrival < 0) | (arrival > waits["deadline_ps"][observed])).sum())
-
-    def has(self, mode: Mode) -> bool:
-        """Whether some wait is of this mode."""
-        ops = self.program.ops
-        return bool(((ops["kind"] == Op.WAIT) & (ops["mode"] == mode)).any())
-
-    @cached_property
-    def released(self) -> Ints:
-        """(waits + 1,) message that last released the agent before each wait, by canonical index; -1 none."""
-        message = self.final.rows.waits["message"]
-        first = self.program.wait_first[self.program.call_first]
-        index = np.arange(len(message))
-        last = np.maximum.accumulate(np.where(message >= 0, index, -1)) if len(message) else index
-        same = last >= np.repeat(first[:-1], np.diff(first))
-        after = np.where(same, message[np.maximum(last, 0)], -1)
-        return np.concatenate(([-1], after)).astype(np.int64)
-
-    def released_before(self, call: Ints, waits_before: Ints) -> Ints:
-        """Return the message that last released the agent of `call` before its wait number `waits_before`."""
-        agent = self.program.calls["agent"][call]
-        first = self.program.wait_first[self.program.call_first[agent]]
-        return np.where(waits_before > first, self.released[waits_before], -1)
+        arrival, deadline = self.observed_ps[observed], self.program.wait_rows()["deadline_ps"][observed]
+        return int(((arrival < 0) | (arrival > deadline)).sum())
 
     def tables(self) -> Mapping[str, Any]:
         """Return the result tables by name, each a mapping of columns or an Arrow table.

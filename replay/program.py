@@ -239,12 +239,23 @@ class Program:
             "turn": turn,
         }
 
+    @cached_property
+    def flag_labels(self) -> tuple[list[str], Ints]:
+        """Names of flags, and (flags,) the index of each flag's name among them; -1 where it has none."""
+        names: list[str] = []
+        labels = np.full(self.flag_first[-1], -1, np.int32)
+        for entry in self.flag_names:
+            first = self.flag_first[:-1] if entry.endpoint < 0 else self.flag_first[[entry.endpoint]]
+            for slot in range(entry.count):
+                labels[first + entry.first + slot] = len(names)
+                names.append(entry.name if entry.count == 1 else f"{entry.name}[{slot}]")
+        return names, labels
+
     def flag_name(self, endpoint: int, slot: int) -> str:
         """Return the name of a flag, or `flag N` where it has none."""
-        for entry in self.flag_names:
-            if entry.endpoint in (-1, endpoint) and entry.first <= slot < entry.first + entry.count:
-                return entry.name if entry.count == 1 else f"{entry.name}[{slot - entry.first}]"
-        return f"flag {slot}"
+        names, labels = self.flag_labels
+        label = int(labels[self.flag_first[endpoint] + slot])
+        return names[label] if label >= 0 else f"flag {slot}"
 
 
 def compute(duration_ps: int) -> dict[str, int]:

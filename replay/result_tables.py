@@ -11,8 +11,7 @@ from ..schemas import RESULT_TABLES, conform
 from .engine.layout import HOP_ROW
 from .gpu_times import chunks, gpus
 from .outcome import Outcome
-from .program import ACTIVITY_KINDS, Ints, Mode, Op, Program
-from .waiting import Policy
+from .program import ACTIVITY_KINDS, Ints, Mode
 
 Columns = dict[str, Any]
 
@@ -54,16 +53,10 @@ def activities(outcome: Outcome) -> Columns:
     """Return the table of named stretches of agents."""
     columns, (start, end) = outcome.program.activities, outcome.activity_times
     size = len(start)
-    first_call = np.full(size, -1, np.int64)
     activity = outcome.program.calls["activity"]
-    inside = np.flatnonzero(activity >= 0)[::-1]
-    first_call[activity[inside]] = inside
+    inside = np.flatnonzero(activity >= 0)[::-1]  # so that an activity's first call is written last
     released = np.full(size, -1, np.int64)
-    if outcome.recorded:
-        known = first_call >= 0
-        released[known] = outcome.released_before(
-            first_call[known], outcome.program.wait_first[first_call[known]]
-        )
+    released[activity[inside]] = outcome.final.rows.calls["released_by"][inside]
     return {
         "activity": np.arange(size),
         "agent": columns["agent"],
@@ -81,61 +74,34 @@ def activities(outcome: Outcome) -> Columns:
 
 def messages(outcome: Outcome, start: int, end: int) -> Columns:
     """Return the table of writes, rows `start` to `end`."""
-    program, rows = outcome.program, outcome.final.rows.messages[start:end]
-    known = program.message_rows(start, end)
-    waits_before = program.wait_first[known["call"]] + _before(program, known, Op.WAIT)
+    rows = outcome.final.rows.messages[start:end]
     return {
         "message": np.arange(start, start + len(rows)),
-        "agent": known["agent"],
-        "activity": known["activity"],
-        "source_rank": known["source"],
-        "destination_rank": known["destination"],
-        "size_bytes": known["size_bytes"],
-        "flag": known["flag"],
-        "post_ps": rows["post_ps"],
-        "start_ps": rows["start_ps"],
-        "arrival_ps": rows["arrival_ps"],
-        "queued_ps": rows["queued_ps"],
+        "source_rank": outcome.program.agent_endpoint[rows["agent"]],
+        "destination_rank": rows["destination"],
         "bottleneck_link": rows["link"],
-        "released_by": outcome.released_before(known["call"], waits_before),
+        **{name: rows[name] for name in ("agent", "activity", "size_bytes", "flag", "post_ps", "start_ps")},
+        **{name: rows[name] for name in ("arrival_ps", "queued_ps", "released_by")},
     }
 
 
 def waits(outcome: Outcome, start: int, end: int) -> Columns:
     """Return the table of waits, rows `start` to `end`."""
-    known, rows = outcome.program.wait_rows(start, end), outcome.final.rows.waits[start:end]
-    observe = known["mode"] == Mode.OBSERVE
-    polled = outcome.wait.kind.name.lower() if outcome.wait.kind is not Policy.IDEAL else "ideal"
-    kinds = np.where(observe, 1, np.where(known["mode"] == Mode.POLL, 2, 0))
+    rows = outcome.final.rows.waits[start:end]
+    endpoint = outcome.program.agent_endpoint[rows["agent"]]
+    names, labels = outcome.program.flag_labels
+    observe = rows["mode"] == Mode.OBSERVE
+    policy = np.where(observe, 1, np.where(rows["mode"] == Mode.POLL, 2, 0))
+    arrival = np.where(observe, outcome.observed_ps[start:end], rows["arrival_ps"])
     return {
         "wait": np.arange(start, start + len(rows)),
-        "agent": known["agent"],
-        "activity": known["activity"],
-        "rank": known["endpoint"],
-        "flag": known["flag"],
-        "flag_name": _flag_names(outcome, known["endpoint"], known["flag"]),
-        "expected": known["expected"],
-        "policy": _named(("event", "observe", polled), kinds),
-        "start_ps": rows["start_ps"],
-        "arrival_ps": np.where(observe, outcome.observed_ps[start:end], rows["arrival_ps"]),
-        "end_ps": rows["end_ps"],
-        "polls": rows["polls"],
-        "released_by": rows["message"],
+        "rank": endpoint,
+        "flag_name": _named(names, labels[outcome.program.flag_first[endpoint] + rows["flag"]]),
+        "policy": _named(("event", "observe", outcome.wait.kind.name.lower()), policy),
+        "arrival_ps": arrival,
+        **{name: rows[name] for name in ("agent", "activity", "flag", "expected", "start_ps", "end_ps")},
+        **{name: rows[name] for name in ("polls", "released_by")},
     }
-
-
-def _flag_names(outcome: Outcome, endpoint: Ints, slot: Ints) -> pa.Array:
-    """Return the name of each flag; null where it has none."""
-    flag, index = np.unique(outcome.program.flag_first[endpoint] + slot, return_inverse=True)
-    names: list[str | None] = [None] * len(flag)
-    for entry in outcome.program.flag_names:
-        ends = range(outcome.program.endpoints) if entry.endpoint < 0 else (entry.endpoint,)
-        for end in ends:
-            base = int(outcome.program.flag_first[end]) + entry.first
-            low, high = np.searchsorted(flag, (base, base + entry.count))
-            for at in range(low, high):
-                names[at] = entry.name if entry.count == 1 else f"{entry.name}[{int(flag[at]) - base}]"
-    return _named(names, index)
 
 
 def links(outcome: Outcome) -> Columns:
@@ -214,22 +180,14 @@ def _chunked(name: str, rows: int, make: Callable[[int, int], Columns]) -> pa.Ta
     return pa.concat_tables([table.schema().empty_table(), *parts])
 
 
-def _before(program: Program, known: dict[str, Ints], kind: Op) -> Ints:
-    """Return how many operations of `kind` the call of each row executed before it."""
-    count = np.concatenate(([0], np.cumsum(program.ops["kind"] == kind)))
-    block = program.calls["block"][known["call"]]
-    first, end = program.block_first[block], program.block_first[block + 1]
-    before: Ints = known["turn"] * (count[end] - count[first]) + count[known["op"]] - count[first]
-    return before
-
-
 def _maybe(values: Ints) -> pa.Array:
     """Return values as Arrow, -1 as null."""
     return pa.array(values, pa.int64(), mask=np.asarray(values) < 0)
 
 
 def _named(names: Any, index: Ints) -> pa.Array:
-    """Return `names[index]` without a Python loop over rows."""
+    """Return `names[index]` without a Python loop over rows; null where the index is negative."""
+    index = pa.array(index, pa.int32(), mask=np.asarray(index) < 0)
     return pa.DictionaryArray.from_arrays(
         pa.array(index, pa.int32()), pa.array(list(names), pa.string())
     ).cast(pa.string())

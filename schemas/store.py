@@ -74,7 +74,9 @@ def write_file(table: Table, file: Path, data: pa.Table) -> None:
         "eidola.version": str(table.version),
         "eidola.generator": generator(),
     }
-    pq.write_table(data.replace_schema_metadata(stamp), file, compression="zstd")
+    text = [column.name for column in table.columns if pa.types.is_string(column.type)]
+    # Numbers repeat too little for dictionaries to pay: without them writing takes half as long.
+    pq.write_table(data.replace_schema_metadata(stamp), file, compression="zstd", use_dictionary=text)
 
 
 def select(table: Table, columns: Sequence[str] | None) -> list[str]:

@@ -64,6 +64,7 @@ def raise_flag(sim, rows, policy, index, message, now):
             end, polls = serve(policy, agent.mode, agent.since_ps, now)
             finish_wait(sim, rows, at, agent.since_ps, now, end, polls, message)
             agent.flag = BLOCKED_NOT
+            agent.released_by = message
             set_timer(sim, end, at)
         else:
             previous = at
@@ -82,7 +83,7 @@ def finish_wait(sim, rows, at, start, arrival, end, polls, message):
         row.arrival_ps = arrival
         row.end_ps = end
         row.polls = polls
-        row.message = message
+        row.released_by = message
     agent.wait += 1
 
 
@@ -162,8 +163,15 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     else:
         start = inject(net, sim, rows, link, index, now)
     if len(rows.messages):
-        rows.messages[message.id].post_ps = now
-        rows.messages[message.id].start_ps = start
+        row = rows.messages[message.id]
+        row.agent = at
+        row.activity = call.activity
+        row.destination = destination
+        row.flag = op.flag + shift if op.flag >= 0 else -1
+        row.size_bytes = op.size_bytes
+        row.post_ps = now
+        row.start_ps = start
+        row.released_by = sim.agents[at].released_by
     return DONE
 
 
@@ -198,11 +206,19 @@ def join_flow(code, sim, slot, ordered):
 @jit
 def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
     """Begin one wait of agent `at`; return whether the agent goes on at once."""
+    slot = op.flag + call.flag_offset + turn * op.flag_step
+    expected = op.expected + turn * op.expected_step
+    if len(rows.waits):
+        row = rows.waits[sim.agents[at].wait]
+        row.agent = at
+        row.activity = call.activity
+        row.flag = slot
+        row.mode = op.mode
+        row.expected = expected
     if op.mode == _OBSERVE:
         finish_wait(sim, rows, at, now, -1, now, 0, -1)
         return True
-    index = code.flag_first[code.agent_endpoint[at]] + op.flag + call.flag_offset + turn * op.flag_step
-    expected = op.expected + turn * op.expected_step
+    index = code.flag_first[code.agent_endpoint[at]] + slot
     flag = sim.flags[index]
     if flag.count >= expected:
         reads = 1 if op.mode == _POLL and policy[0] != _IDEAL else 0
@@ -246,6 +262,7 @@ def run_agent(code, net, sim, rows, policy, at, now):
         length = code.block_first[call.block + 1] - begin
         if agent.turn == 0 and agent.op == 0:
             rows.calls[agent.call].start_ps = now
+            rows.calls[agent.call].released_by = agent.released_by
         turns = call.repeat if length else 0
         while agent.turn < turns:
             while agent.op < length:

@@ -39,7 +39,7 @@ def _records(names: str, size: int) -> Records:
     return np.zeros(size, np.dtype(fields))
 
 
-AGENT = "call turn message wait expected since_ps end_ps compute_ps wait_ps polls flag: next: op: mode:"
+AGENT = "call turn message wait expected since_ps end_ps compute_ps wait_ps polls flag: next: op: mode: released_by"
 FLAG = "count waiter"
 FLOW = "head: tail:"
 QUEUE = "free_ps wire_bytes segments busy_ps queued_ps head: tail:"
@@ -51,9 +51,11 @@ ENTRY = "start_ps message: segment: left: next:"
 EVENT = "time key"
 LINK = "destination rate latency_ps header_bytes payload_bytes"
 RULE = "low high stride base"
-CALL_ROW = "start_ps end_ps"
-MESSAGE_ROW = "post_ps start_ps arrival_ps queued_ps link"
-WAIT_ROW = "start_ps arrival_ps end_ps polls message"
+CALL_ROW = "start_ps end_ps released_by"
+MESSAGE_ROW = (
+    "agent: activity: destination: flag: link: size_bytes post_ps start_ps arrival_ps queued_ps released_by"
+)
+WAIT_ROW = "agent: activity: flag: mode: expected start_ps arrival_ps end_ps polls released_by"
 HOP_ROW = "message segment link eligible_ps start_ps end_ps"
 
 
@@ -193,6 +195,7 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
     state.agents["message"] = program.message_first[first[:-1]]
     state.agents["wait"] = program.wait_first[first[:-1]]
     state.agents["flag"] = BLOCKED_NOT
+    state.agents["released_by"] = -1
     state.flags["waiter"] = -1
     state.flows["head"] = state.flows["tail"] = -1
     state.queues["head"] = state.queues["tail"] = -1
@@ -213,7 +216,8 @@ def rows(program: Program, record: str) -> Rows:
         _records(HOP_ROW, 4096 if record == "hops" else 0),
     )
     for records in kept:
-        records.view(np.int64)[:] = -1
+        for name in records.dtype.names or ():
+            records[name] = -1
     return Rows(*kept)
 
 

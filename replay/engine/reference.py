@@ -122,6 +122,7 @@ class ReferenceEngine:
         for call in range(program.call_first[agent], program.call_first[agent + 1]):
             self.agents["call"][agent] = call
             self.rows.calls["start_ps"][call] = self.clock.now
+            self.rows.calls["released_by"][call] = self.agents["released_by"][agent]
             block = program.calls["block"][call]
             for turn in range(program.calls["repeat"][call]):
                 for op in range(program.block_first[block], program.block_first[block + 1]):
@@ -170,7 +171,11 @@ class ReferenceEngine:
             message.flow = int(self.flow_of[number])
             self.flows[message.flow].append(message)
         if self.record != "none":
-            self.rows.messages["post_ps"][message.number] = self.clock.now
+            row = self.rows.messages[message.number]
+            row["agent"], row["activity"] = agent, calls["activity"][call]
+            row["destination"], row["size_bytes"] = peer, size
+            row["flag"] = ops["flag"][op] + shift if ops["flag"][op] >= 0 else -1
+            row["post_ps"], row["released_by"] = self.clock.now, self.agents["released_by"][agent]
         if local:
             self.clock.process(self.land_locally(message))
             return
@@ -312,6 +317,7 @@ class ReferenceEngine:
                 continue
             end, polls = self.serve(waiter.mode, waiter.since_ps, self.clock.now)
             self.waited(waiter.agent, waiter.since_ps, self.clock.now, end, polls, message.number)
+            self.agents["released_by"][waiter.agent] = message.number
             self.clock.succeed(waiter.released, end, AGENT, waiter.agent)
         self.waiters[flag] = staying
 
@@ -321,13 +327,18 @@ class ReferenceEngine:
 
     def wait(self, agent: int, call: int, op: int, turn: int) -> Steps:
         """Go on when a flag of the own endpoint has reached a count."""
-        ops, mode, now = self.program.ops, int(self.program.ops["mode"][op]), self.clock.now
+        ops, calls, now = self.program.ops, self.program.calls, self.clock.now
+        mode = int(ops["mode"][op])
+        slot = ops["flag"][op] + calls["flag_offset"][call] + turn * ops["flag_step"][op]
+        expected = int(ops["expected"][op] + turn * ops["expected_step"][op])
+        if self.record != "none":
+            row = self.rows.waits[self.agents["wait"][agent]]
+            row["agent"], row["activity"], row["flag"] = agent, calls["activity"][call], slot
+            row["mode"], row["expected"] = mode, expected
         if mode == Mode.OBSERVE:
             self.waited(agent, now, -1, now, 0, -1)
             return
-        flag = self.program.flag_first[self.program.agent_endpoint[agent]] + ops["flag"][op]
-        flag += self.program.calls["flag_offset"][call] + turn * ops["flag_step"][op]
-        expected = int(ops["expected"][op] + turn * ops["expected_step"][op])
+        flag = self.program.flag_first[self.program.agent_endpoint[agent]] + slot
         if self.counts[int(flag)] >= expected:
             reads = int(mode == Mode.POLL and self.policy.kind is not Policy.IDEAL)
             self.waited(agent, now, now, now, reads, -1)
@@ -341,7 +352,9 @@ class ReferenceEngine:
         self.agents["wait_ps"][agent] += end - start
         self.agents["polls"][agent] += polls
         if self.record != "none":
-            self.rows.waits[self.agents["wait"][agent]] = (start, arrival, end, polls, message)
+            row = self.rows.waits[self.agents["wait"][agent]]
+            row["start_ps"], row["arrival_ps"], row["end_ps"] = start, arrival, end
+            row["polls"], row["released_by"] = polls, message
         self.agents["wait"][agent] += 1
 
 
