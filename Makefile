@@ -66,5 +66,5 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	touch $(VENV)/.run $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) torch==2.13.0 -e '.[dev]'
+	$(INSTALL) torch==2.13.0 -e '.[cluster,dev]'
 	touch $(VENV)/.run $(VENV)/.dev $@

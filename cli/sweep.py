@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 def sweep_command(
-    study: Annotated[Path, typer.Argument(help="TOML file: a trace, [fixed] arguments, and a [grid].")],
+    study: Annotated[Path, typer.Argument(help="TOML file: a trace, fixed arguments, and a grid.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Points at once on this machine; default: a core each.")

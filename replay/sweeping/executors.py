@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from ...schemas import MissingError, UsageError
 
-_CONNECT_S = 30
+_CONNECT_S = 10
 
 
 @contextmanager

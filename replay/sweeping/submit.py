@@ -6,7 +6,6 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 
-from ...schemas import EidolaError
 from .point import Point
 
 ATTEMPTS = 3
@@ -59,10 +58,10 @@ def _until_broken(
 
 
 def _submit(executor: Executor, task: Task, point: Point) -> Future[None]:
-    """Submit; an executor that broke while idle gives a future that says so."""
+    """Submit; an executor that broke while idle, or a cluster that went away, gives a future that says so."""
     try:
         return executor.submit(task, point)
-    except BrokenExecutor as error:
+    except (RuntimeError, OSError) as error:  # a broken pool raises RuntimeError, a lost cluster either
         broken: Future[None] = Future()
         broken.set_exception(error)
         return broken
@@ -77,6 +76,4 @@ def _error(future: Future[None]) -> BaseException | None:
 
 def _text(error: BaseException) -> str:
     """Return an error in one paragraph, with its kind."""
-    kind = type(error).__name__
-    hint = "" if isinstance(error, EidolaError) else "; eidola did not expect this, please report it"
-    return f"{kind}: {' '.join(str(error).split())}{hint}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

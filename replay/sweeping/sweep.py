@@ -111,10 +111,10 @@ def _run(
     run_points(missing, partial(run_point, runs=runs, command=command), executors, room, ended)
     held = {run.name for run in runs.iterdir()}  # to open the folder makes a network file system look again
     for point in study.points:
-        if point.id not in held and point.id not in errors:
-            errors[point.id] = (
-                f"a worker finished it, but {runs / point.id} is not there: share the output folder"
-            )
+        if point.id in held:
+            errors.pop(point.id, None)  # another attempt made it
+        elif point.id not in errors:
+            errors[point.id] = f"a worker finished it, but {runs / point.id} is not there: share the folder"
     return kept, errors
 
 
