@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.integer[Any]]
 class Fabric:
     """A network of GPUs. Built by `FabricBuilder`; immutable.
 
+    `gpu` is the GPUs' generation (volta, ampere, hopper, blackwell, cdna3, ...), which libraries choose by; "": unknown.
     Endpoints are what agents live on: GPUs 0 to `gpus` - 1, then the `computing` switches that can reduce and multicast.
     Per link (L,): source and destination node, rate_mb_per_s (1 MB = 10^6 bytes), latency_ps, header_bytes added
     for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. Per GPU: the box that
@@ -49,6 +50,7 @@ class Fabric:
     choice_first: Ints  # (sets + 1,)
     choices: Ints  # link ids
     computing: int = 0
+    gpu: str = ""
 
     @property
     def gpus(self) -> int:
@@ -143,6 +145,7 @@ class FabricBuilder:
     name: str
     endpoints: int
     box_gpus: int = 1
+    gpu: str = ""
     _names: list[str] = field(default_factory=list)
     _store: list[bool] = field(default_factory=list)
     _links: list[tuple[int, ...]] = field(default_factory=list)
@@ -211,6 +214,7 @@ class FabricBuilder:
             name=self.name,
             endpoints=self.endpoints + len(self._computing),
             computing=len(self._computing),
+            gpu=self.gpu,
             node_names=tuple(self._names[n] for n in order),
             store_and_forward=np.array(self._store, np.uint8)[order],
             box=np.arange(self.endpoints, dtype=np.int32) // self.box_gpus,

@@ -7,19 +7,23 @@ from ...schemas.lazy import attach
 if TYPE_CHECKING:
     from .algorithms import ALGORITHMS
     from .expand import Expansion, expand
+    from .experts import Routed, routed
     from .orders import ring_order
     from .tuning import tuning
-    from .work import Call, Operation, Tuning, Work
+    from .work import Call, Operation, Track, Tuning, Work
 
 __all__ = [
     "ALGORITHMS",
     "Call",
     "Expansion",
     "Operation",
+    "Routed",
+    "Track",
     "Tuning",
     "Work",
     "expand",
     "ring_order",
+    "routed",
     "tuning",
 ]
 
@@ -27,7 +31,8 @@ __getattr__ = attach(
     __name__,
     algorithms="ALGORITHMS",
     expand="Expansion expand",
+    experts="Routed routed",
     orders="ring_order",
     tuning="tuning",
-    work="Call Operation Tuning Work",
+    work="Call Operation Track Tuning Work",
 )

@@ -1,11 +1,8 @@
 """Which algorithms there are."""
 
-from collections.abc import Callable
-
+from ...schemas import UsageError
 from . import direct, experts, gets, hierarchical, nvls, ring, sharp, tree
-from .work import Track, Work
-
-Algorithm = Callable[[Work], list[Track]]
+from .plugins import Algorithm, guarded, plugins
 
 ALGORITHMS: dict[tuple[str, str], Algorithm] = {
     ("all_reduce", "ring"): ring.all_reduce,
@@ -46,5 +43,22 @@ ALGORITHMS: dict[tuple[str, str], Algorithm] = {
 
 
 def names(operation: str) -> list[str]:
-    """Return the algorithms of an operation, the default first; none for one that cannot be expanded."""
-    return [name for of, name in ALGORITHMS if of == operation]
+    """Return the algorithms of an operation, the default first, users' last; none where it cannot be expanded."""
+    return [name for of, name in (*ALGORITHMS, *plugins()) if of == operation]
+
+
+def operations() -> list[str]:
+    """Return the operations that have an algorithm."""
+    return sorted({of for of, _ in (*ALGORITHMS, *plugins())})
+
+
+def algorithm(operation: str, name: str) -> Algorithm:
+    """Return an algorithm; a user's own never hides one of these.
+
+    Raises UsageError for a name that is not known, and for a user's function that cannot be imported.
+    """
+    if (operation, name) in ALGORITHMS:
+        return ALGORITHMS[operation, name]
+    if (operation, name) in plugins():
+        return guarded(plugins()[operation, name])
+    raise UsageError(f"{operation} has no algorithm {name!r}; it has {', '.join(names(operation))}")

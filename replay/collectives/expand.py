@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from ...schemas import UsageError
 from ..fabric import Fabric
 from ..program import Builder, compute, wait, write
-from .algorithms import ALGORITHMS, Algorithm, names
+from . import algorithms
+from .plugins import Algorithm
 from .work import Call, Operation, Track, Tuning, Work
 
 
@@ -14,7 +15,7 @@ from .work import Call, Operation, Track, Tuning, Work
 class Expansion:
     """An operation, expanded: each member's calls for its own stream's agent, in the order of `members`.
 
-    `agents` are the channels' agents that run beside them, by track and member.
+    `agents` run beside them: the channels', by track and member, and those of switches and memories.
     """
 
     calls: list[list[Call]]
@@ -47,22 +48,19 @@ def expand(
         return Expansion([base], [])
     tracks = algorithm(work)
     if len(tracks) == 1:
-        return Expansion([[*base, *calls] for calls in tracks[0]], [])
+        return Expansion([[*base, *calls] for calls in tracks[0]], [work.agents] if work.agents else [])
     return _side_by_side(work, tracks, base, communicator)
 
 
 def _algorithm(operation: Operation, tuning: Tuning, members: Sequence[int]) -> Algorithm:
-    known = names(operation.operation)
+    known = algorithms.names(operation.operation)
     if not known:
-        every = ", ".join(sorted({of for of, _ in ALGORITHMS}))
+        every = ", ".join(algorithms.operations())
         raise UsageError(
             f"operation {operation.operation!r} of {len(members)} ranks cannot be expanded: nobody knows what it "
             f"sends; label it in the trace as one of {every}, or replay its captured writes"
         )
-    if tuning.algorithm not in known:
-        raise UsageError(
-            f"{operation.operation} has no algorithm {tuning.algorithm!r}; it has {', '.join(known)}"
-        )
+    found = algorithms.algorithm(operation.operation, tuning.algorithm)
     n, split = len(members), operation.split_bytes
     if split is not None and split.shape != (n, n):
         raise UsageError(
@@ -74,7 +72,7 @@ def _algorithm(operation: Operation, tuning: Tuning, members: Sequence[int]) -> 
         raise UsageError(f"{operation.operation} of {n} ranks; give the two that take part, the caller first")
     if not 0 <= operation.root < n:
         raise UsageError(f"{operation.operation}: root {operation.root} is no rank of a group of {n}")
-    return ALGORITHMS[operation.operation, tuning.algorithm]
+    return found
 
 
 def _side_by_side(work: Work, tracks: list[Track], base: list[Call], communicator: str) -> Expansion:
@@ -104,4 +102,4 @@ def _side_by_side(work: Work, tracks: list[Track], base: list[Call], communicato
         started = [write(0, 0, t, relative=True) for t in own[p]]
         ops = [*started, wait(len(tracks), len(own[p]))]
         streams.append([*base, work.call(ops, group=group, position=p, flags=first)])
-    return Expansion(streams, agents)
+    return Expansion(streams, [*agents, work.agents] if work.agents else agents)

@@ -158,6 +158,11 @@ def _hops(order: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(order, [*order[1:], order[0]], strict=True))[:_SAMPLE]
 
 
+def usable_mb_per_s(fabric: Fabric, link: int) -> int:
+    """Return MB/s that a link carries in full packets."""
+    return int(_usable(fabric, np.array([link]))[0])
+
+
 def _usable(fabric: Fabric, links: Ints) -> Ints:
     """Return MB/s that links carry in full packets."""
     payload = np.maximum(fabric.payload_bytes[links], 1)

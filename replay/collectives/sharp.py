@@ -94,16 +94,17 @@ def _member(work: Work, rail: Rail, box: list[int], rounds: Rounds, flags: int) 
     rank = box[h]
     group = work.builder.group([work.members[r] for r in box])
     others = [m for m in range(n) if m != h]
-    to_leaf = rail.slots - flags + 1 + rail.child[rank]
+    to_leaf = rail.slots + 1 + rail.child[rank]
     calls: list[list[Call]] = [[], [], []]
     for first, count, sizes in rounds:
-        collect = [wait(FROM_BOX + m, first + 1, expected_step=1) for m in others]
+        collect = [wait(flags + FROM_BOX + m, first + 1, expected_step=1) for m in others]
         collect += [*work.step(sizes[h], network=True), write(rail.leaf[rank], sizes[h], to_leaf)]
         share = [wait(SUM, first + 1, expected_step=1)]
         share += [write(m - h, sizes[h], SHARED, relative=True) for m in others]
         give = [write(m - h, sizes[m], FROM_BOX + h, relative=True) for m in others]
-        for made, ops in zip(calls, (collect, share, give), strict=True):
-            made.append(work.call(ops, count, group=group, position=h, flags=flags))
+        calls[0].append(work.call(collect, count))
+        calls[1].append(work.call(share, count, group=group, position=h, flags=flags))
+        calls[2].append(work.call(give, count, group=group, position=h, flags=flags))
     total = rounds[-1][0] + rounds[-1][1]
     calls[1].append(work.call([wait(SHARED, total * (n - 1))], flags=flags))
     return calls

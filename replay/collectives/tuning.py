@@ -1,22 +1,29 @@
-"""What NCCL would choose and what its kernels cost, from its own model.
+"""What NCCL would choose and what its kernels cost, from its own model (see `model`).
 
-Constants: nccl 2.20.3, src/graph/tuning.cc: baseLat and hwLat of NVLink (both of Ring, and taken for trees too), by
-protocol LL, LL128, Simple; LL moves a quarter of the rings' bandwidth in reductions and a third elsewhere. Half of
-it is LL's flags, which the wire carries here; the rest is time in the kernel (`copy`).
+Costs are those of rings (baseLat and hwLat of NVLink), and taken for trees and all else but NVLS too; LL moves a quarter
+of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it is LL's
+flags, which the wire carries here; the rest is time in the kernel (`copy`).
 """
 
 from collections.abc import Sequence
 
 from ..fabric import Fabric
 from .algorithms import names
-from .orders import ring_order, ring_speeds
+from .model import BASE_US, NVLINK_US, OVERHEAD_US, PROTOCOLS, Group, time_us
+from .orders import ring_order, ring_speeds, usable_mb_per_s
 from .work import WIRE_BYTES, Operation, Tuning
 
 US = 1_000_000
-BASE_PS = {"ll": int(6.6 * US), "ll128": 14 * US, "simple": int(8.4 * US)}
-STEP_PS = {"ll": int(0.6 * US), "ll128": int(1.9 * US), "simple": int(3.4 * US)}
-NETWORK_STEP_PS = {"ll": US, "ll128": US, "simple": 3 * US}
-"""NCCL's floor for every step of a ring that spans boxes: getNetOverhead on Intel hosts, three times for Simple."""
+BASE_PS, STEP_PS, NETWORK_STEP_PS = (
+    {protocol: round(us * US) for protocol, us in zip(PROTOCOLS, row, strict=True)}
+    for row in (BASE_US["ring"], NVLINK_US["ring"], OVERHEAD_US)
+)
+NVLS_PS = round(NVLINK_US["nvls"][2] * US)
+NVLS_CHUNK_BYTES = 128 * 1024
+"""A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
+MODELLED = ("ring", "tree", "nvls", "nvls_tree")
+ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
+"""Names that libraries and captures use."""
 REDUCTIONS = ("all_reduce", "reduce", "barrier")
 CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
@@ -40,26 +47,53 @@ def tuning(
     """Return how an operation runs: as captured where that is given, otherwise as NCCL's model would choose.
 
     A step costs what NCCL says less the latency of the path that the fabric already takes. Nothing but the network
-    costs anything on an ideal fabric.
+    costs anything on an ideal fabric. A captured NVLS becomes NCCL's choice where no switch of the fabric reduces.
     """
     known = names(operation.operation) or [""]  # what has none, expand refuses by name
+    algorithm = ALIASES.get((algorithm or "").lower(), algorithm)
     algorithm = algorithm if algorithm in known else None
     protocol = protocol if protocol in WIRE_BYTES else None
     if fabric.ideal or len(members) < 2:
-        return Tuning(algorithm or known[0], protocol or "simple", channels=channels or 0)
+        known = [name for name in known if not fabric.ideal or name not in ("nvls", "nvls_tree", "sharp")]
+        return Tuning(
+            algorithm if algorithm in known else known[0], protocol or "simple", channels=channels or 0
+        )
     orders = ring_order(fabric, members)
+    if algorithm in ("nvls", "nvls_tree") and not _switch_gb_per_s(fabric, members):
+        algorithm = None
     if algorithm is None or protocol is None:
-        algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol)
+        algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol, channels)
+    switched = algorithm in ("nvls", "nvls_tree")
+    path, width = _path_ps(fabric, members), channels or CHANNELS
     return Tuning(
         algorithm,
         protocol,
         channels=_channels(operation, len(members), protocol, channels),
-        chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), channels or CHANNELS, len(orders)),
-        base_ps=BASE_PS[protocol],
-        step_ps=max(0, STEP_PS[protocol] - _path_ps(fabric, members)),
+        chunk_bytes=_nvls_chunk_bytes(fabric, operation, members, width)
+        if switched
+        else _chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
+        base_ps=max(0, NVLS_PS - 4 * path) if switched else BASE_PS[protocol],
+        step_ps=0 if switched else max(0, STEP_PS[protocol] - path),
         network_step_ps=NETWORK_STEP_PS[protocol],
         copy=(2 if operation.operation in REDUCTIONS else 1) if protocol == "ll" else 0,
     )
+
+
+def _switch_gb_per_s(fabric: Fabric, members: Sequence[int]) -> float:
+    """Return GB/s from a member to the switches of its box that reduce; 0 where the box has none for all of them."""
+    mates = [m for m in members if fabric.box[m] == fabric.box[members[0]]]
+    common = set.intersection(*(set(fabric.switches(m, direct=True)) for m in mates))
+    return sum(usable_mb_per_s(fabric, fabric.route(members[0], s)[0]) for s in common) / 1000
+
+
+def _nvls_chunk_bytes(fabric: Fabric, operation: Operation, members: Sequence[int], channels: int) -> int:
+    """Return an owner's chunk: of the channels that it stands for, side by side."""
+    heads = len(members) // len(set(fabric.box[list(members)].tolist()))
+    chunk, together = NVLS_CHUNK_BYTES, channels * heads
+    for times, smaller in ((64, 65536), (8, 32768), (2, 16384)):
+        if operation.size_bytes < times * together * chunk:
+            chunk = min(chunk, smaller)
+    return chunk * max(1, channels // heads)
 
 
 def _path_ps(fabric: Fabric, members: Sequence[int]) -> int:
@@ -93,27 +127,27 @@ def _fastest(
     orders: Sequence[Sequence[int]],
     algorithm: str | None,
     protocol: str | None,
+    channels: int | None,
 ) -> tuple[str, str]:
     """Return algorithm and protocol that take least by NCCL's model, of those that are left open.
 
-    The model knows rings and trees; anything else takes the operation's first algorithm, and Simple.
+    The model knows rings, trees and NVLS; anything else takes the operation's first algorithm, and Simple.
     """
     known = names(operation.operation) or [""]
-    modelled = [a for a in known if a in ("ring", "tree")] if algorithm is None else [algorithm]
-    if not modelled or modelled[0] not in ("ring", "tree"):
+    modelled = [a for a in known if a in MODELLED] if algorithm is None else [algorithm]
+    if not modelled or modelled[0] not in MODELLED:
         return algorithm or known[0], protocol or "simple"
-    n, boxes = len(members), len(set(fabric.box[list(members)].tolist()))
+    boxes = len(set(fabric.box[list(members)].tolist()))
     if boxes == 1 and algorithm is None:
-        modelled = ["ring"]
-    mb_per_s = sum(ring_speeds(fabric, orders))
-    turns = 2 if operation.operation in ("all_reduce", "barrier") else 1
-    whole = _whole(operation, n)
-
-    def total_ps(choice: tuple[str, str]) -> float:
-        how, by = choice
-        steps = turns * (n - 1) if how == "ring" else 2 * (n // boxes - 1 + boxes.bit_length())
-        share = turns * (n - 1) / n if how == "ring" else 2 / 0.92
-        slower = {"ll": 4 if operation.operation in REDUCTIONS else 3, "ll128": 1 / 0.92, "simple": 1}[by]
-        return BASE_PS[by] + steps * STEP_PS[by] + whole * share * slower * US / mb_per_s
-
-    return min(((a, p) for a in modelled for p in ([protocol] if protocol else WIRE_BYTES)), key=total_ps)
+        modelled = [a for a in modelled if a != "tree"]
+    speed = sum(ring_speeds(fabric, orders)) / 1000
+    switch = _switch_gb_per_s(fabric, members) if {"nvls", "nvls_tree"} & set(modelled) else 0
+    group = Group(len(members), boxes, fabric.gpu, channels or CHANNELS, speed, switch)
+    name = "all_reduce" if operation.operation == "barrier" else operation.operation
+    whole = _whole(operation, len(members))
+    pairs = [(a, p) for a in modelled for p in ([protocol] if protocol else PROTOCOLS)]
+    takes = {pair: time_us(group, name, *pair, whole) for pair in pairs}
+    if name == "all_reduce" and takes.get(("nvls", "simple"), float("inf")) < float("inf"):
+        takes.pop(("ring", "simple"), None)  # as seen, see NVLS_FROM
+    best = min(takes, key=takes.__getitem__)
+    return best if takes[best] < float("inf") else (best[0], protocol or "simple")

@@ -173,8 +173,10 @@ class Work:
 
     def requests(self, source: int, destination: int, size_bytes: int) -> int:
         """Return the bytes of a message whose headers and payload are one header a packet of `size_bytes`."""
-        route = self.fabric.route(source, destination)
-        header, payload = (int(x[route[0]]) for x in (self.fabric.header_bytes, self.fabric.payload_bytes))
+        if self.fabric.ideal:
+            return 0
+        link = self.fabric.route(source, destination)[0]
+        header, payload = (int(x[link]) for x in (self.fabric.header_bytes, self.fabric.payload_bytes))
         return -(-size_bytes * header // (header + payload)) if payload else 0
 
     def boxes(self) -> list[list[int]]:

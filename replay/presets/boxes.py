@@ -1,6 +1,6 @@
-"""Boxes: GPUs that share NVLink or xGMI, and their NICs.
+"""Boxes: GPUs that share NVLink, xGMI or PCIe, and their NICs.
 
-To add one: a line in BOXES with its GPUs, its wiring (`switched` or `meshed`), its NICs and their wires.
+To add one: a line in BOXES with its GPUs, its wiring (`switched`, `meshed` or `pcie`), its NICs and their wires.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..fabric import FabricBuilder
+from .pcie import pcie
 from .wires import (
     NET100,
     NET200,
@@ -15,27 +16,38 @@ from .wires import (
     NVLINK2,
     NVLINK3,
     NVLINK4,
+    NVLINK5,
     PATH_PS,
     PCIE3,
     PCIE4,
+    PCIE4_HOP,
     PCIE5,
+    XGMI_MI250X,
     XGMI_MI300X,
+    XGMI_MI355X,
     Wire,
 )
 
-Wiring = Callable[[FabricBuilder, int, int], None]
-"""Adds the links and rules inside of one box: (builder, its first GPU, how many GPUs it has)."""
+Wiring = Callable[[FabricBuilder, int, int], list[tuple[int, int]]]
+"""Adds the links and rules inside of one box: (builder, its first GPU, how many GPUs it has).
+
+Returns, for each of its GPUs, the node that sends to its NIC and the node that its NIC delivers to.
+"""
 
 
 @dataclass(frozen=True)
 class Box:
-    """One kind of box; `gpus // nics` consecutive GPUs share a NIC, over `host` each."""
+    """One kind of box; `gpus // nics` consecutive GPUs share a NIC, over `host` each.
+
+    Without NICs (`gpu`) the GPU itself is on the network.
+    """
 
     gpus: int
     wiring: Wiring
     nics: int
     host: Wire
     net: Wire
+    gpu: str = ""  # generation, by which collective libraries choose
 
     def nic_of(self, local: int) -> int:
         """Return the NIC, and with it the rail, of a GPU of the box."""
@@ -51,7 +63,7 @@ def switched(wire: Wire, *, computes: bool = False) -> Wiring:
     """
     half = wire.after(PATH_PS // 2)
 
-    def connect(builder: FabricBuilder, first: int, gpus: int) -> None:
+    def connect(builder: FabricBuilder, first: int, gpus: int) -> list[tuple[int, int]]:
         switch = builder.node(f"nvswitch {first // builder.box_gpus}", computes=computes)
         down = []
         for gpu in range(first, first + gpus):
@@ -59,47 +71,65 @@ def switched(wire: Wire, *, computes: bool = False) -> Wiring:
             builder.rule(gpu, first, first + gpus, [[up]])
             down.append([back])
         builder.rule(switch, first, first + gpus, down, stride=1)
+        return _themselves(first, gpus)
 
     return connect
 
 
-def meshed(wire: Wire, links: Mapping[tuple[int, int], int]) -> Wiring:
-    """Connect pairs of GPUs by `links` (how many lie side by side); a pair without any goes over one other GPU.
+def _themselves(first: int, gpus: int) -> list[tuple[int, int]]:
+    """Return what a wiring does where NICs hang on the GPUs."""
+    return [(gpu, gpu) for gpu in range(first, first + gpus)]
 
-    That is the one with the widest slower half, then the one that forwards least so far, then the first. Data lands
-    in its memory before it goes on. Pairs that no GPU connects (in a partial box) get no rule.
+
+def alone(builder: FabricBuilder, first: int, gpus: int) -> list[tuple[int, int]]:
+    """Connect nothing: a GPU by itself."""
+    return _themselves(first, gpus)
+
+
+def meshed(wire: Wire, links: Mapping[tuple[int, int], int], *, lands: bool = False) -> Wiring:
+    """Connect pairs of GPUs by `links` (how many lie side by side); other pairs go over the GPUs between.
+
+    The way is a shortest one; of several the one whose narrowest part is widest, then over the GPU that forwards least so
+    far, then the first. Where data `lands` it is in that GPU's memory before it goes on; otherwise the GPU's links
+    pass it on. Pairs that no GPU connects (in a partial box) get no rule.
     """
 
-    def connect(builder: FabricBuilder, first: int, gpus: int) -> None:
+    def connect(builder: FabricBuilder, first: int, gpus: int) -> list[tuple[int, int]]:
         inside = {pair: count for pair, count in links.items() if max(pair) < gpus}
         wires: dict[tuple[int, int], int] = {}
         width: dict[tuple[int, int], int] = {}
         for (a, b), count in inside.items():
             wires[a, b], wires[b, a] = builder.duplex(first + a, first + b, *wire.times(count).args())
             width[a, b] = width[b, a] = count
-        forwarded = [0] * gpus
-        for a in range(gpus):
-            for b in range(gpus):
-                via = b if (a, b) in wires else _between(a, b, gpus, width, forwarded)
-                if a != b and via is not None:
-                    builder.rule(first + a, first + b, first + b + 1, [[wires[a, via]]])
-        for gpu in range(gpus):
-            if forwarded[gpu]:
-                builder.land(first + gpu)
+        onward = _onward(gpus, width)
+        for a, b in sorted(onward):
+            builder.rule(first + a, first + b, first + b + 1, [[wires[a, onward[a, b]]]])
+        for gpu in {via for (_, b), via in onward.items() if via != b and lands}:
+            builder.land(first + gpu)
+        return _themselves(first, gpus)
 
     return connect
 
 
-def _between(
-    a: int, b: int, gpus: int, width: Mapping[tuple[int, int], int], forwarded: list[int]
-) -> int | None:
-    """Return the GPU that forwards from `a` to `b`, and count it."""
-    both = [m for m in range(gpus) if (a, m) in width and (m, b) in width] if a != b else []
-    if not both:
-        return None
-    via = max(both, key=lambda m: (min(width[a, m], width[m, b]), -forwarded[m], -m))
-    forwarded[via] += 1
-    return via
+def _onward(gpus: int, width: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
+    """Return the next GPU for each pair that is connected, by paths of one link, then two, and so on."""
+    onward = {(a, b): b for a, b in width}
+    narrowest = dict(width)  # of the path of each pair that has one
+    forwarded = [0] * gpus
+    found = True
+    while found:
+        found = False
+        shorter = dict(narrowest)
+        for a in range(gpus):
+            for b in range(gpus):
+                both = [m for m in range(gpus) if (a, m) in width and (m, b) in shorter]
+                if a == b or (a, b) in shorter or not both:
+                    continue
+                through = {m: min(width[a, m], shorter[m, b]) for m in both}
+                via = max(both, key=lambda m: (through[m], -forwarded[m], -m))  # noqa: B023  used at once
+                forwarded[via] += 1
+                onward[a, b], narrowest[a, b], found = via, through[via], True
+    return onward
 
 
 # The hybrid cube mesh of DGX-1 with V100, as `nvidia-smi topo -m` shows it (in NVIDIA's Cluster guides and in
@@ -109,11 +139,26 @@ _CUBE |= dict.fromkeys(((0, 1), (0, 2), (1, 3), (2, 6), (3, 7), (4, 5), (4, 6), 
 # Unlinked pairs go over a GPU that has links to both: what NCCL does since 2.8 ("one hop communication through
 # NVLink, for faster send/recv communication on cubemesh topologies like DGX-1", NCCL 2.8 preview).
 
+# The MI250X: four pairs of dies (GCDs) with four links inside, a ring of double and single links around; as RCCL's model
+# of it has it (rome_model_71 to 76, src/graph/rome_models.cc) and the rates that TransferBench shows between any two.
+# Frontier's and LUMI's nodes have a 200 Gb/s NIC a pair. Links pass on what is for dies further away, by themselves.
+_PAIRS = dict.fromkeys(((0, 1), (2, 3), (4, 5), (6, 7)), 4) | dict.fromkeys(((0, 6), (2, 4)), 2)
+_PAIRS |= dict.fromkeys(((0, 2), (1, 3), (1, 5), (3, 7), (4, 6), (5, 7)), 1)
+
 _FULL8 = dict.fromkeys(combinations(range(8), 2), 1)
 
 BOXES: dict[str, Box] = {
-    "dgx1-v100": Box(8, meshed(NVLINK2, _CUBE), 4, PCIE3, NET100),  # DGX-1: four 100 Gb/s NICs, two GPUs each
+    "dgx1-v100": Box(8, meshed(NVLINK2, _CUBE, lands=True), 4, PCIE3, NET100),  # four 100 Gb/s NICs, two GPUs each
     "hgx-a100": Box(8, switched(NVLINK3.times(12)), 8, PCIE4, NET200),
     "hgx-h100": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400),
+    "hgx-h200": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400),  # more memory, the same links
+    "hgx-b200": Box(8, switched(NVLINK5.times(18), computes=True), 8, PCIE5, NET400),
+    # 18 trays of 4 GPUs in one NVLink domain; a 400 Gb/s NIC a GPU, as in DGX GB200.
+    "gb200-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE5, NET400),
+    "mi250x": Box(8, meshed(XGMI_MI250X, _PAIRS), 4, PCIE4, NET200),
     "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400),
+    "mi355x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400),
+    "pcie": Box(8, pcie(PCIE4_HOP, staged=False), 4, PCIE4_HOP, NET200),
+    "pcie-staged": Box(8, pcie(PCIE4_HOP, staged=True), 4, PCIE4_HOP, NET200),
+    "gpu": Box(1, alone, 0, PCIE5, NET400),
 }

@@ -32,20 +32,31 @@ class Hosts:
 
 def rack(name: str, box: Box, gpus: int) -> Hosts:
     """Wire the boxes inside; with more than one, add NICs and send what leaves a box to them."""
-    builder = FabricBuilder(name, gpus, box.gpus)
+    builder = FabricBuilder(name, gpus, box.gpus, box.gpu)
     hosts = Hosts(builder, box, [])
     boxes = -(-gpus // box.gpus)
     for b in range(boxes):
         first, local = b * box.gpus, hosts.locals(b)
-        box.wiring(builder, first, len(local))
-        if boxes > 1:
+        to_nic = box.wiring(builder, first, len(local))
+        if boxes > 1 and box.nics:
             hosts.nics.append([builder.node(f"nic {b}.{n}") for n in range(box.nic_of(local[-1]) + 1)])
-            for i in local:
-                nic = hosts.nics[b][box.nic_of(i)]
-                up, down = builder.duplex(first + i, nic, *box.host.args())
-                builder.rule(first + i, 0, gpus, [[up]])
-                builder.rule(nic, first + i, first + i + 1, [[down]])
+            _hang_nics(hosts, b, to_nic)
     return hosts
+
+
+def _hang_nics(hosts: Hosts, box: int, to_nic: list[tuple[int, int]]) -> None:
+    """Connect a box's NICs to what sends to them and what they deliver to, and route what leaves the box there."""
+    builder, host, low = hosts.builder, hosts.box.host.args(), box * hosts.gpus
+    up: dict[tuple[int, int], int] = {}
+    down: dict[tuple[int, int], int] = {}
+    for i, (above, below) in enumerate(to_nic):
+        nic = hosts.nics[box][hosts.box.nic_of(i)]
+        if (above, nic) not in up:
+            up[above, nic] = builder.link(above, nic, *host)
+            builder.rule(above, 0, builder.endpoints, [[up[above, nic]]])
+        if (nic, below) not in down:
+            down[nic, below] = builder.link(nic, below, *host)
+        builder.rule(nic, low + i, low + i + 1, [[down[nic, below]]])
 
 
 def rail_optimised(name: str, box: Box, gpus: int, leaf_ports: int = 64, sharp: bool = False) -> Fabric:
