@@ -80,6 +80,9 @@ def run_command(
     routing: Annotated[
         Routing, typer.Option(help="How one of several links towards a GPU is chosen.")
     ] = Routing.static,
+    edit: Annotated[
+        Path | None, typer.Option(help="TOML of what-ifs: kernels, sizes, algorithms, traffic.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Start of random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -108,6 +111,7 @@ def run_command(
             algorithms=_algorithms(algorithm),
             segment_bytes=segment_bytes,
             seed=seed,
+            edits=edit,
             routing=routing.value,
             overwrite=overwrite,
             command=shlex.join(["eidola", *sys.argv[1:]]),

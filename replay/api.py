@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, Results, ResultsWriter, Trace, results_hash
+from .edits import NONE, Edits, read_edits
 from .fabric import Fabric
 from .lowering.lower import Lowered, ReplayMode, lower
 from .lowering.plan import Law, make_plan
@@ -33,7 +34,7 @@ class Arguments:
 
     `gpus` None: the captured ranks. `fabric`: a preset's name or the path of a TOML file, with `fabric_settings`
     for the preset. `law`, `replicas` and `fill`: see `scale`. `seed` starts every random draw; `routing` names
-    how links are chosen.
+    how links are chosen. `parallel` and `axes`: see `scale`; `edits`: the path of a TOML file, see `read_edits`.
     """
 
     gpus: int | None = None
@@ -51,6 +52,9 @@ class Arguments:
     record: Record = "messages"
     seed: int = 0
     routing: str = "static"
+    parallel: dict[str, int] = field(default_factory=dict)
+    axes: dict[str, str] = field(default_factory=dict)
+    edits: str | None = None
 
 
 def replay(
@@ -72,6 +76,9 @@ def replay(
     record: Record = "messages",
     seed: int = 0,
     routing: str = "static",
+    parallel: dict[str, int] | None = None,
+    axes: dict[str, str] | None = None,
+    edits: str | Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
@@ -81,20 +88,25 @@ def replay(
     `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
     See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`, `run` for what
     else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`. `command` is noted
-    in the manifest. `progress` is called with (stage, done, total).
+    in the manifest. `edits`: a TOML file that asks what if, see docs/scaling.md; what it says of `gpus`, `fabric`
+    and `parallel` goes before the arguments. `progress` is called with (stage, done, total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
     """
+    asked = read_edits(edits) if edits else NONE
+    gpus, fabric = asked.replay.get("gpus", gpus), asked.replay.get("fabric", fabric)
+    parallel = {**(parallel or {}), **asked.replay.get("parallel", {})}
     name = fabric.name if isinstance(fabric, Fabric) else str(fabric)
     arguments = Arguments(
         gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
         dict(algorithms or {}), segment_bytes, record, seed, routing,
+        parallel, dict(axes or {}), asked.path or None,
     )  # fmt: skip
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
     writer = ResultsWriter(path, overwrite=overwrite)
-    return _replay(source, arguments, writer, fabric, command, progress or _silent)
+    return _replay(source, arguments, asked, writer, fabric, command, progress or _silent)
 
 
 def verify(results: Results | str | Path, *, progress: Progress | None = None) -> Results:
@@ -112,7 +124,11 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
         raise InputError(f"{old.path}: its manifest lacks {error}, so it cannot be run again") from error
     if digest_folder(trace.path) != digest:
         raise InputError(f"{trace.path} has changed since {old.path} was made; replay it anew")
-    new = _replay(trace, arguments, ResultsWriter(_temporary()), arguments.fabric, None, progress or _silent)
+    asked = read_edits(arguments.edits) if arguments.edits else NONE
+    if arguments.edits and asked.sha256 != inputs.get("edits", {}).get("sha256"):
+        raise InputError(f"{arguments.edits} has changed since {old.path} was made; replay it anew")
+    writer = ResultsWriter(_temporary())
+    new = _replay(trace, arguments, asked, writer, arguments.fabric, None, progress or _silent)
     if new.manifest["results_hash"] != expected:
         raise InputError(
             f"{old.path}: running it again gives results hash {new.manifest['results_hash']}, not {expected}; "
@@ -124,6 +140,7 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
 def _replay(
     trace: Trace,
     arguments: Arguments,
+    edits: Edits,
     writer: ResultsWriter,
     fabric: str | Path | Fabric,
     command: str | None,
@@ -132,7 +149,14 @@ def _replay(
     started = time.monotonic()
     policy = routing_policy(arguments.routing, arguments.seed)
     plan = make_plan(
-        trace, arguments.gpus, law=arguments.law, replicas=arguments.replicas, fill=arguments.fill
+        trace,
+        arguments.gpus,
+        law=arguments.law,
+        replicas=arguments.replicas,
+        fill=arguments.fill,
+        parallel=arguments.parallel,
+        axes=arguments.axes,
+        seed=arguments.seed,
     )
     network = fabric if isinstance(fabric, Fabric) else _fabric(fabric, plan.gpus, arguments.fabric_settings)
     progress("lowering", 0, plan.gpus)
@@ -143,6 +167,7 @@ def _replay(
         targets=arguments.targets,
         plan=plan,
         algorithms=arguments.algorithms,
+        edits=edits,
     )
     messages = lowered.program.messages
     progress("running", 0, messages)
@@ -162,7 +187,7 @@ def _replay(
         digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
         writer.summary = summarise(trace, lowered, outcome, arguments) | {"results_hash": digest}
         writer.manifest = {
-            "inputs": _inputs(trace, fabric),
+            "inputs": _inputs(trace, fabric, edits),
             "arguments": asdict(arguments),
             "versions": _versions(),
             "seed": arguments.seed,
@@ -232,13 +257,15 @@ def _fabric(name: str | Path, gpus: int, settings: dict[str, Any]) -> Fabric:
     return fabric(name, gpus, **settings)
 
 
-def _inputs(trace: Trace, fabric: str | Path | Fabric) -> dict[str, Any]:
-    """Return where each input was, and the SHA-256 of its content."""
+def _inputs(trace: Trace, fabric: str | Path | Fabric, edits: Edits) -> dict[str, Any]:
+    """Return where each input was, and the SHA-256 of its content; of edits the content too."""
     inputs: dict[str, Any] = {
         "trace": {"path": str(trace.path.resolve()), "sha256": digest_folder(trace.path)}
     }
     if not isinstance(fabric, Fabric) and Path(fabric).suffix == ".toml":
         inputs["fabric"] = {"path": str(Path(fabric).resolve()), "sha256": _digest(Path(fabric))}
+    if edits.path:
+        inputs["edits"] = {"path": edits.path, "sha256": edits.sha256, "content": dict(edits.content)}
     return inputs
 
 
