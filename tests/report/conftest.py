@@ -50,7 +50,8 @@ class Page:
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         own = self.driver.current_url.partition("#")[0]
-        return [url for url in urls if url != own and not url.startswith(("data:", "blob:"))]
+        inside = ("data:", "blob:", "chrome:")  # the last: the browser's own start page, still loading
+        return [url for url in urls if url != own and not url.startswith(inside)]
 
     def undrawn(self) -> list[str]:
         """Titles of the charts that show no plotted mark."""
