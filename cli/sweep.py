@@ -55,7 +55,10 @@ def sweep_command(
             swept = sweep(found, output, jobs=jobs, cluster=cluster, overwrite=overwrite, command=command,
                           progress=rate)  # fmt: skip
         except KeyboardInterrupt:
-            typer.echo(f"eidola: interrupted; {rate}, and the same command goes on from there", err=True)
+            there = f"{_finished(output):,} of {len(found.points):,} points are there"
+            typer.echo(
+                f"eidola: interrupted; {there}, and the same command goes on with the others", err=True
+            )
             raise typer.Exit(130) from None
     report(swept.path, swept.path / "report.html")
     if as_json:
@@ -88,12 +91,11 @@ class _Rate:
             f"{done:,} of {total:,} {what}" + (f", {rate:.3g}/s" if done > self.kept else ""), done, total
         )
 
-    def __str__(self) -> str:
-        return (
-            f"{self.done:,} of {self.total:,} points are finished and stay"
-            if self.done
-            else "no point is finished"
-        )
+
+def _finished(output: Path) -> int:
+    """Count the points that are there."""
+    runs = output / "runs"
+    return sum(run.name[0] != "." for run in runs.iterdir()) if runs.is_dir() else 0
 
 
 def _show(swept: "Sweep") -> None:

@@ -41,11 +41,13 @@ def dask_cluster(address: str) -> Iterator[Executor]:
     """
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise MissingError(
             f"--cluster needs Dask ({error}); install it with pip install 'eidola-sim[cluster]'"
         ) from error
     try:
+        get_address_host_port(address, strict=True)  # a Client would try until its time is up
         client = Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UsageError(
