@@ -18,6 +18,7 @@ from .kernels import TENSOR_LAW, compute_law
 from .matching import Matcher
 from .plan import LAWS, Law, Plan, make_plan
 from .retiming import scaled_work
+from .sizing import Sizer
 from .works import Works
 
 ReplayMode = Literal["dependent", "timed", "target"]
@@ -65,10 +66,11 @@ def lower(
     matcher = Matcher(plan)
     for work in works.base.values():
         matcher.add(work)
-    expander = Expander(builder, fabric, plan, algorithms or {}, edits, apart=mode == "timed")
+    sizer = Sizer(plan, edits)
+    expander = Expander(builder, fabric, sizer, algorithms or {}, apart=mode == "timed")
     Emitter(builder, fabric, plan, works, grower, matcher, expander, chosen).emit(mode)
     edits.check_used()
-    notes = _notes(plan, works, matcher, expander, mode)
+    notes = _notes(plan, works, matcher, sizer, mode)
     return Lowered(builder.build(), mode, plan.law, len(works.base), (*notes, *edits.notes()))
 
 
@@ -80,7 +82,8 @@ def read_works(trace: Trace, plan: Plan, edits: Edits = NONE) -> Works:
         return compute_law(item, plan) * edited
 
     ranks = sorted(set(plan.job))
-    return Works(plan, {rank: scaled_work(read_rank(trace, rank, plan), factor) for rank in ranks})
+    captured = {rank: read_rank(trace, rank, plan) for rank in ranks}
+    return Works(plan, captured, {rank: scaled_work(work, factor) for rank, work in captured.items()})
 
 
 def _check(fabric: Fabric, mode: ReplayMode, targets: frozenset[int], plan: Plan) -> None:
@@ -104,9 +107,7 @@ def _epoch_ns(trace: Trace, works: Works) -> int:
     return min(starts)
 
 
-def _notes(
-    plan: Plan, works: Works, matcher: Matcher, expander: Expander, mode: ReplayMode
-) -> tuple[str, ...]:
+def _notes(plan: Plan, works: Works, matcher: Matcher, sizer: Sizer, mode: ReplayMode) -> tuple[str, ...]:
     """Say what the program holds beyond what was captured."""
     notes: list[str] = []
     ranks, gpus = len(plan.job), plan.gpus
@@ -125,7 +126,7 @@ def _notes(
         notes.append(
             "eidolons keep only their writes to targets; a target's collectives start at captured times"
         )
-    notes += [f"{count} x {note}" for note, count in sorted(expander.notes.items())]
+    notes += [f"{count} x {note}" for note, count in sorted(sizer.notes.items())]
     for reason, count in sorted(matcher.unmatched.items()):
         notes.append(f"{count} parts of collectives keep their captured duration: {reason}")
     return tuple(notes)

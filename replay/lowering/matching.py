@@ -89,7 +89,7 @@ class Matcher:
         if group is None:
             return f"{name}: the trace does not say who its members are"
         block = self._block(gpu, part)
-        members = self._gpus(group, block)
+        members = self.members(group, block)
         if members is None:
             return f"{name}: not all of its {group.size} members were captured"
         held = self._parts[name, part.sequence]
@@ -105,7 +105,7 @@ class Matcher:
         operation = "all_to_allv" if any(p.operation == "all_to_allv" for p in known) else part.operation
         return Instance(operation, name, part.sequence, tuple(members), tuple(known), group.size, block)
 
-    def _gpus(self, group: Group, copy: int) -> list[int] | None:
+    def members(self, group: Group, copy: int) -> list[int] | None:
         """Return the GPUs of a copy of a group in its order, or None where not all its members are known."""
         if group.name not in self._members:
             self._members[group.name] = self._copies(group)

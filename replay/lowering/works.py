@@ -10,9 +10,10 @@ from .stepping import Steps, find_steps
 
 @dataclass
 class Works:
-    """`base` by captured rank; GPUs that draw alike share one work."""
+    """By captured rank the work as `captured` and, under laws and edits, its `base`; alike draws share one work."""
 
     plan: Plan
+    captured: dict[int, RankWork]
     base: dict[int, RankWork]
     _steps: dict[int, Steps] = field(default_factory=dict)
     _drawn: dict[tuple[int, tuple[int, ...]], RankWork] = field(default_factory=dict)
