@@ -60,20 +60,19 @@ def tuning(
         )
     orders = ring_order(fabric, members)
     if algorithm in ("nvls", "nvls_tree") and not _switch_gb_per_s(fabric, members):
-        algorithm = None
+        algorithm = None  # as captured, on a fabric that cannot
     if algorithm is None or protocol is None:
         algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol, channels)
-    switched = algorithm in ("nvls", "nvls_tree")
+    if algorithm in ("nvls", "nvls_tree"):
+        return _nvls(fabric, operation, members, algorithm, channels or CHANNELS)
     path, width = _path_ps(fabric, members), channels or CHANNELS
     return Tuning(
         algorithm,
         protocol,
         channels=_channels(operation, len(members), protocol, channels),
-        chunk_bytes=_nvls_chunk_bytes(fabric, operation, members, width)
-        if switched
-        else _chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
-        base_ps=max(0, NVLS_PS - 4 * path) if switched else BASE_PS[protocol],
-        step_ps=0 if switched else max(0, STEP_PS[protocol] - path),
+        chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
+        base_ps=BASE_PS[protocol],
+        step_ps=max(0, STEP_PS[protocol] - path),
         network_step_ps=NETWORK_STEP_PS[protocol],
         copy=(2 if operation.operation in REDUCTIONS else 1) if protocol == "ll" else 0,
     )
@@ -86,14 +85,30 @@ def _switch_gb_per_s(fabric: Fabric, members: Sequence[int]) -> float:
     return sum(usable_mb_per_s(fabric, fabric.route(members[0], s)[0]) for s in common) / 1000
 
 
-def _nvls_chunk_bytes(fabric: Fabric, operation: Operation, members: Sequence[int], channels: int) -> int:
-    """Return an owner's chunk: of the channels that it stands for, side by side."""
+def _nvls(
+    fabric: Fabric, operation: Operation, members: Sequence[int], algorithm: str, channels: int
+) -> Tuning:
+    """Return how NVLS runs.
+
+    Channels work side by side, each on a chunk of every owner: a loop. Kernels copy a loop into the buffer that the
+    switch reads and, later, out of it, while other loops are under way; the first copy in and the last copy out, at
+    the pace of the links, are time of their own. The messages of an owner stand for `channels / owners` chunks.
+    """
     heads = len(members) // len(set(fabric.box[list(members)].tolist()))
     chunk, together = NVLS_CHUNK_BYTES, channels * heads
     for times, smaller in ((64, 65536), (8, 32768), (2, 16384)):
         if operation.size_bytes < times * together * chunk:
             chunk = min(chunk, smaller)
-    return chunk * max(1, channels // heads)
+    copied = min(operation.size_bytes, together * chunk)
+    copy_ps = round(copied * 1000 / _switch_gb_per_s(fabric, members))
+    return Tuning(
+        algorithm,
+        "simple",
+        channels=channels,
+        chunk_bytes=chunk * max(1, channels // heads),
+        base_ps=max(0, NVLS_PS - 4 * _path_ps(fabric, members)) + 2 * copy_ps,
+        network_step_ps=NETWORK_STEP_PS["simple"],
+    )
 
 
 def _path_ps(fabric: Fabric, members: Sequence[int]) -> int:
