@@ -58,8 +58,8 @@ def switched(wire: Wire, *, computes: bool = False) -> Wiring:
     """Connect the GPUs through NVSwitch.
 
     The planes (6 on A100 boards, 4 on H100 boards) are one switch and a GPU's links one link of their sum: GPUs
-    stripe their packets over the planes evenly, and the planes do not block. From the third generation on (H100) it
-    `computes`: it can reduce and multicast (NVLink SHARP).
+    stripe their packets over the planes evenly, and the planes do not block. From the third generation on
+    (H100) it `computes`: it can reduce and multicast (NVLink SHARP).
     """
     half = wire.after(PATH_PS // 2)
 
@@ -89,9 +89,9 @@ def alone(builder: FabricBuilder, first: int, gpus: int) -> list[tuple[int, int]
 def meshed(wire: Wire, links: Mapping[tuple[int, int], int], *, lands: bool = False) -> Wiring:
     """Connect pairs of GPUs by `links` (how many lie side by side); other pairs go over the GPUs between.
 
-    The way is a shortest one; of several the one whose narrowest part is widest, then over the GPU that forwards least so
-    far, then the first. Where data `lands` it is in that GPU's memory before it goes on; otherwise the GPU's links
-    pass it on. Pairs that no GPU connects (in a partial box) get no rule.
+    The way is a shortest one; of several the one whose narrowest part is widest, then over the GPU that forwards
+    least so far, then the first. Where data `lands` it is in that GPU's memory before it goes on; otherwise
+    the GPU's links pass it on. Pairs that no GPU connects (in a partial box) get no rule.
     """
 
     def connect(builder: FabricBuilder, first: int, gpus: int) -> list[tuple[int, int]]:
@@ -126,7 +126,7 @@ def _onward(gpus: int, width: Mapping[tuple[int, int], int]) -> dict[tuple[int, 
                 if a == b or (a, b) in shorter or not both:
                     continue
                 through = {m: min(width[a, m], shorter[m, b]) for m in both}
-                via = max(both, key=lambda m: (through[m], -forwarded[m], -m))  # noqa: B023  used at once
+                via = max(both, key=lambda m: (through[m], -forwarded[m], -m))
                 forwarded[via] += 1
                 onward[a, b], narrowest[a, b], found = via, through[via], True
     return onward
@@ -139,25 +139,30 @@ _CUBE |= dict.fromkeys(((0, 1), (0, 2), (1, 3), (2, 6), (3, 7), (4, 5), (4, 6), 
 # Unlinked pairs go over a GPU that has links to both: what NCCL does since 2.8 ("one hop communication through
 # NVLink, for faster send/recv communication on cubemesh topologies like DGX-1", NCCL 2.8 preview).
 
-# The MI250X: four pairs of dies (GCDs) with four links inside, a ring of double and single links around; as RCCL's model
-# of it has it (rome_model_71 to 76, src/graph/rome_models.cc) and the rates that TransferBench shows between any two.
-# Frontier's and LUMI's nodes have a 200 Gb/s NIC a pair. Links pass on what is for dies further away, by themselves.
+# The MI250X: four pairs of dies (GCDs) with four links inside, double and single links around; as RCCL's model
+# of it has it (rome_model_71 to 76, src/graph/rome_models.cc) and as the rates show that TransferBench
+# measures between any two. Nodes of Frontier and LUMI have a 200 Gb/s NIC a pair. What is for dies further
+# away passes through the links of those between, without landing in their memory.
 _PAIRS = dict.fromkeys(((0, 1), (2, 3), (4, 5), (6, 7)), 4) | dict.fromkeys(((0, 6), (2, 4)), 2)
 _PAIRS |= dict.fromkeys(((0, 2), (1, 3), (1, 5), (3, 7), (4, 6), (5, 7)), 1)
 
 _FULL8 = dict.fromkeys(combinations(range(8), 2), 1)
 
 BOXES: dict[str, Box] = {
-    "dgx1-v100": Box(8, meshed(NVLINK2, _CUBE, lands=True), 4, PCIE3, NET100),  # four 100 Gb/s NICs, two GPUs each
-    "hgx-a100": Box(8, switched(NVLINK3.times(12)), 8, PCIE4, NET200),
-    "hgx-h100": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400),
-    "hgx-h200": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400),  # more memory, the same links
-    "hgx-b200": Box(8, switched(NVLINK5.times(18), computes=True), 8, PCIE5, NET400),
+    "dgx1-v100": Box(
+        8, meshed(NVLINK2, _CUBE, lands=True), 4, PCIE3, NET100, "volta"
+    ),  # four 100 Gb/s NICs, two GPUs each
+    "hgx-a100": Box(8, switched(NVLINK3.times(12)), 8, PCIE4, NET200, "ampere"),
+    "hgx-h100": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400, "hopper"),
+    "hgx-h200": Box(
+        8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400, "hopper"
+    ),  # more memory, the same links
+    "hgx-b200": Box(8, switched(NVLINK5.times(18), computes=True), 8, PCIE5, NET400, "blackwell"),
     # 18 trays of 4 GPUs in one NVLink domain; a 400 Gb/s NIC a GPU, as in DGX GB200.
-    "gb200-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE5, NET400),
-    "mi250x": Box(8, meshed(XGMI_MI250X, _PAIRS), 4, PCIE4, NET200),
-    "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400),
-    "mi355x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400),
+    "gb200-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE5, NET400, "blackwell"),
+    "mi250x": Box(8, meshed(XGMI_MI250X, _PAIRS), 4, PCIE4, NET200, "cdna2"),
+    "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400, "cdna3"),
+    "mi355x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400, "cdna4"),
     "pcie": Box(8, pcie(PCIE4_HOP, staged=False), 4, PCIE4_HOP, NET200),
     "pcie-staged": Box(8, pcie(PCIE4_HOP, staged=True), 4, PCIE4_HOP, NET200),
     "gpu": Box(1, alone, 0, PCIE5, NET400),

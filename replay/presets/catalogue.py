@@ -10,11 +10,22 @@ from ...schemas import UsageError
 from ..fabric import Fabric, FabricBuilder
 from ..fabric_toml import load
 from .boxes import BOXES
+from .clos import three_level
+from .dragonfly import dragonfly
 from .scaleout import fat_tree, rail_optimised
+from .torus import torus
 
 __all__ = ["fabric", "load", "preset", "preset_names"]
 
-SCALE_OUT = {"rail-optimised": rail_optimised, "fat-tree": fat_tree}
+SCALE_OUT: dict[str, Callable[..., Fabric]] = {
+    "rail-optimised": rail_optimised,
+    "fat-tree": fat_tree,
+    "fat-tree-3": three_level,
+    "dragonfly": dragonfly,
+    "torus-2d": partial(torus, dimensions=2),
+    "torus-3d": partial(torus, dimensions=3),
+}
+_BARE = ("torus-2d", "torus-3d")  # networks of GPUs that have a router each, unless `box` names another
 
 
 def ideal(gpus: int) -> Fabric:
@@ -37,30 +48,28 @@ def star(gpus: int, rate_gb_per_s: float = 50, latency_us: float = 1) -> Fabric:
 
 
 def boxes(
-    name: str,
-    gpus: int,
-    box: str = "hgx-h100",
-    scale_out: str = "rail-optimised",
-    leaf_ports: int = 64,
-    sharp: bool = False,
+    name: str, gpus: int, box: str = "hgx-h100", scale_out: str = "rail-optimised", **settings: Any
 ) -> Fabric:
-    """Boxes of one kind; with more GPUs than one has, on a scale-out network."""
+    """Boxes of one kind; with more GPUs than one has, on a scale-out network with its settings."""
     if box not in BOXES:
         raise UsageError(f"--fabric {name}: no box {box!r}; boxes are {', '.join(BOXES)}")
     if scale_out not in SCALE_OUT:
         raise UsageError(f"--fabric {name}: no scale_out {scale_out!r}; use {' or '.join(SCALE_OUT)}")
-    if leaf_ports < 2 * BOXES[box].nics:
+    if not BOXES[box].nics and scale_out in ("rail-optimised", "fat-tree"):
         raise UsageError(
-            f"--fabric {name}: leaf_ports {leaf_ports} cannot hold one {box}, which needs {2 * BOXES[box].nics}"
+            f"--fabric {name}: box {box} has no NICs; set scale_out to fat-tree-3, dragonfly or a torus"
         )
-    return SCALE_OUT[scale_out](name, BOXES[box], gpus, leaf_ports, sharp)
+    return SCALE_OUT[scale_out](name, BOXES[box], gpus, **settings)
 
 
 _PRESETS: dict[str, Callable[..., Fabric]] = {
     "ideal": ideal,
     "star": star,
-    **{name: partial(boxes, name, box=name) for name in BOXES},
-    **{name: partial(boxes, name, scale_out=name) for name in SCALE_OUT},
+    **{name: partial(boxes, name, box=name) for name in BOXES if BOXES[name].nics},
+    **{
+        name: partial(boxes, name, scale_out=name, box="gpu" if name in _BARE else "hgx-h100")
+        for name in SCALE_OUT
+    },
 }
 
 
@@ -69,23 +78,44 @@ def preset_names() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
-def preset(name: str, gpus: int, **overrides: Any) -> Fabric:
-    """Return the named fabric with `gpus` endpoints; see docs/fabrics.md.
+def preset(name: str, gpus: int, **settings: Any) -> Fabric:
+    """Return the named fabric with `gpus` GPUs; see docs/fabrics.md for what it is and for its settings.
 
-    `overrides`: `rate_gb_per_s` and `latency_us` of `star`; `scale_out` (rail-optimised, fat-tree), `leaf_ports`, `sharp` (leaves and spines can reduce)
-    and, for presets that are a network, `box`.
-
-    Raises UsageError for an unknown name or override, and for fewer than one GPU.
+    Raises UsageError for an unknown name, an unknown setting or one of a wrong type, and for fewer than one GPU.
     """
     if name not in _PRESETS:
         raise UsageError(f"no fabric {name!r}; use {', '.join(_PRESETS)}, or the path of a TOML file")
     if gpus < 1:
         raise UsageError(f"--fabric {name}: {gpus} GPUs; give at least 1")
-    known = list(inspect.signature(_PRESETS[name]).parameters)[1:]
-    if unknown := sorted(set(overrides) - set(known)):
+    known = _settings(name, settings)
+    if unknown := sorted(set(settings) - set(known)):
         allowed = f"it has {', '.join(known)}" if known else "it has none"
         raise UsageError(f"--fabric {name} has no setting {', '.join(unknown)}; {allowed}")
-    return _PRESETS[name](gpus, **overrides)
+    return _PRESETS[name](
+        gpus, **{key: _typed(name, key, value, known[key]) for key, value in settings.items()}
+    )
+
+
+def _settings(name: str, given: dict[str, Any]) -> dict[str, type]:
+    """Return the settings of a preset with their types; those of its scale-out network included."""
+    make = _PRESETS[name]
+    if not (isinstance(make, partial) and make.func is boxes):
+        return {p.name: p.annotation for p in list(inspect.signature(make).parameters.values())[1:]}
+    network = SCALE_OUT.get(
+        given.get("scale_out", make.keywords.get("scale_out", "rail-optimised")), fat_tree
+    )
+    parameters = list(inspect.signature(network).parameters.values())[3:]
+    of_network = {p.name: p.annotation for p in parameters if p.name != "dimensions"}
+    return {"box": str, "scale_out": str} | of_network
+
+
+def _typed(name: str, key: str, value: Any, kind: type) -> Any:
+    """Return a setting's value as its type; `true` and `false` stand for themselves."""
+    if kind is bool and str(value).lower() in ("true", "false", "0", "1"):
+        return str(value).lower() in ("true", "1")
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise UsageError(f"--fabric {name}: {key} {value!r} is no {kind.__name__}; give one")
 
 
 def fabric(name_or_path: str | Path, gpus: int, **overrides: Any) -> Fabric:

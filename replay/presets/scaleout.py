@@ -8,6 +8,7 @@ static: which spine depends on the destination alone, spread over boxes and GPUs
 
 from dataclasses import dataclass
 
+from ...schemas import UsageError
 from ..fabric import Fabric, FabricBuilder
 from .boxes import Box
 
@@ -112,8 +113,15 @@ def fat_tree(name: str, box: Box, gpus: int, leaf_ports: int = 64, sharp: bool =
     builder = hosts.builder
     if not hosts.nics:
         return builder.build()
-    per_leaf = max(1, leaf_ports // 2 // box.nics)
-    spines = [builder.node(f"spine {s}", computes=sharp) for s in range(min(per_leaf, len(hosts.nics)) * box.nics)]
+    if leaf_ports < 2 * box.nics:
+        raise UsageError(
+            f"--fabric {name}: leaf_ports {leaf_ports} cannot hold one box, which needs {2 * box.nics}; raise "
+            "it, or set scale_out=fat-tree-3, where leaves may share a box"
+        )
+    per_leaf = leaf_ports // 2 // box.nics
+    spines = [
+        builder.node(f"spine {s}", computes=sharp) for s in range(min(per_leaf, len(hosts.nics)) * box.nics)
+    ]
     back: list[list[int]] = []
     for first in range(0, len(hosts.nics), per_leaf):
         leaf = builder.node(f"leaf {len(back)}", computes=sharp)
