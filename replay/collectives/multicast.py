@@ -53,14 +53,12 @@ class Plane:
         """Return the switch's slot: `what` 0 for requests, 1 for answers, 2 for chunks to multicast."""
         return _BEHIND + what * self.n + member
 
-    def spans(self, cut: int) -> Iterator[tuple[int, int, list[int]]]:
-        """Yield the rounds, split at round `cut`."""
+    def spans(self, *cuts: int) -> Iterator[tuple[int, int, list[int]]]:
+        """Yield the rounds, split before each of the rounds `cuts`."""
         for first, count, sizes in self.rounds:
-            before = min(count, max(0, cut - first))
-            if before:
-                yield first, before, sizes
-            if count > before:
-                yield first + before, count - before, sizes
+            ends = sorted({first, *(c for c in cuts if first < c < first + count), first + count})
+            for start, end in zip(ends, ends[1:], strict=False):
+                yield start, end - start, sizes
 
     def request(self) -> dict[str, int]:
         """Return the write of a request from member 0: one header for each packet of a chunk."""

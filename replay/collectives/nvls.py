@@ -18,12 +18,18 @@ def all_reduce(work: Work) -> list[Track]:
 
 
 def all_reduce_tree(work: Work) -> list[Track]:
-    """As in one box; between, owners of the same place in their boxes add up along a double binary tree."""
+    """As in one box; between, owners of the same place in their boxes add up along a double binary tree.
+
+    Each tree carries half of the data, so that no NIC is busier than others.
+    """
     boxes = work.boxes()
     switches = [planes(work, box) for box in boxes]
     stripes = min(len(found) for found in switches)
     tracks: list[Track] = []
-    for stripe, share in enumerate(work.split(work.operation.size_bytes, [1] * stripes)):
+    trees = double_tree(len(boxes))[: min(len(boxes), 2)]
+    shares = work.split(work.operation.size_bytes, [1] * stripes * len(trees))
+    for at, share in enumerate(shares):
+        stripe, tree = divmod(at, len(trees))
         rounds = rounds_of(work, share, len(boxes[0]))
         made = [
             Plane(work, box, found[stripe], rounds) for box, found in zip(boxes, switches, strict=True)
@@ -33,10 +39,9 @@ def all_reduce_tree(work: Work) -> list[Track]:
         for plane in made:
             plane.serve_reduction()
             plane.serve_multicast()
-        trees = double_tree(len(made))
         for h in range(len(boxes[0])):
             for b, plane in enumerate(made):
-                up[plane.ranks[h]], down[plane.ranks[h]] = _owner(work, made, trees[h % 2], b, h)
+                up[plane.ranks[h]], down[plane.ranks[h]] = _owner(work, made, trees[tree], b, h)
         tracks += [up, down] if len(boxes) > 1 else [up]
     return tracks
 
@@ -55,8 +60,10 @@ def _owner(work: Work, made: list[Plane], parents: list[int], b: int, h: int) ->
     def calls(arrivals: list[int], to: list[tuple[int, int]], *, asks: bool, lands: bool) -> list[Call]:
         cut = plane.count - WINDOW if asks else 0
         found = []
-        for first, count, sizes in plane.spans(max(0, cut)):
+        for first, count, sizes in plane.spans(cut, WINDOW if asks and not lands else 0):
             ops = [wait(slot, first + 1, expected_step=1) for slot in arrivals]
+            if asks and not lands and first >= WINDOW:  # buffers: an earlier sum has come back
+                ops.append(wait(PARENT, first + 1 - WINDOW, expected_step=1))
             ops += work.step(sizes[h], network=bool(to))
             ops += [write(peer[c], sizes[h], slot, relative=True) for c, slot in to]
             ops += [plane.hand_up(h, sizes[h])] if lands else []
