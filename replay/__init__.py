@@ -7,19 +7,23 @@ from ..schemas.lazy import attach
 if TYPE_CHECKING:
     from .api import replay, verify
     from .comparison import Comparison, compare
+    from .edits import Edits, read_edits
     from .explanation import Explanation, explain
     from .fabric import Fabric, FabricBuilder
     from .lowering.lower import Lowered, lower
     from .outcome import Outcome
     from .program import Builder, Program
     from .run import run
+    from .scaled import write_scaled
     from .scaling import scale
+    from .schedules import write_schedule
     from .waiting import IDEAL, WaitPolicy, monitor, spin
 
 __all__ = [
     "IDEAL",
     "Builder",
     "Comparison",
+    "Edits",
     "Explanation",
     "Fabric",
     "FabricBuilder",
@@ -31,11 +35,14 @@ __all__ = [
     "explain",
     "lower",
     "monitor",
+    "read_edits",
     "replay",
     "run",
     "scale",
     "spin",
     "verify",
+    "write_scaled",
+    "write_schedule",
 ]
 
 __getattr__ = attach(
@@ -43,11 +50,14 @@ __getattr__ = attach(
     **{"lowering.lower": "Lowered lower"},
     api="replay verify",
     comparison="Comparison compare",
+    edits="Edits read_edits",
     explanation="Explanation explain",
     fabric="Fabric FabricBuilder",
     outcome="Outcome",
     program="Builder Program",
     run="run",
+    scaled="write_scaled",
     scaling="scale",
+    schedules="write_schedule",
     waiting="IDEAL WaitPolicy monitor spin",
 )

@@ -14,7 +14,7 @@ from .emit import Emitter
 from .expanding import Expander
 from .flags import read_flags
 from .items import Item, RankWork, read_rank
-from .kernels import TENSOR_LAW, compute_law
+from .kernels import compute_law
 from .matching import Matcher
 from .plan import LAWS, Law, Plan, make_plan
 from .retiming import scaled_work
@@ -119,8 +119,6 @@ def _notes(plan: Plan, works: Works, matcher: Matcher, sizer: Sizer, mode: Repla
     if gpus != ranks:
         notes += _grown(plan, works.base)
     notes += plan.layout.notes
-    if plan.sharding != 1:
-        notes.append(TENSOR_LAW.format(plan.sharding))
     notes += works.notes()
     if mode == "target":
         notes.append(

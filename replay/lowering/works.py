@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .items import RankWork
+from .kernels import TENSOR_LAW
 from .plan import Plan
 from .stepping import Steps, find_steps
 
@@ -46,7 +47,7 @@ class Works:
         """Say which ranks drew steps, and which could not."""
         drawing = [rank for rank, steps in self._steps.items() if steps.count > 1 and steps.lanes]
         single = [rank for rank in self._steps if rank not in drawing]
-        told = []
+        told = [TENSOR_LAW.format(self.plan.sharding)] if self.plan.sharding != 1 else []
         if drawing:
             lanes = min(len(self._steps[rank].lanes) for rank in drawing)
             told.append(

@@ -1,7 +1,6 @@
 """A scaled trace is an ordinary one: lowered at its own size it is the program that `scale` makes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def assert_same(trace, path, gpus, mode="dependent", **options):
     fabric = star(len(scaled.ranks()))
     direct = scale(trace, gpus, fabric, mode=mode, **options).program
     assert_equal(as_run(lower(scaled, fabric, mode=mode).program), as_run(direct))
-    assert [str(p) for p in check(scaled.path) if p.level == "error"] == []
+    assert [str(p) for p in check(scaled.path) if p.severity == "error"] == []
     return scaled
 
 
@@ -38,3 +37,84 @@ def assert_same(trace, path, gpus, mode="dependent", **options):
 def test_a_scaled_trace_lowers_to_the_scaled_program(tmp_path, mesh, growth, law, mode):
     trace = job(tmp_path / "t", mesh)
     assert_same(trace, tmp_path / "s", None if growth else 8, mode, law=law, parallel=growth)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("mode", ["dependent", "timed"])
+def test_drawn_steps_are_the_same_in_trace_and_program(tmp_path, mode, seed):
+    trace = job(tmp_path / "t", steps=4)
+    assert_same(trace, tmp_path / "s", None, mode, parallel={"data": 8}, seed=seed)
+
+
+@pytest.mark.parametrize("gpus", [2, 6])
+def test_the_sample_of_a_real_host_job(tmp_path, gpus):
+    assert_same(Trace(SAMPLES / "gloo_ddp_2/trace.eidola"), tmp_path / "s", gpus)
+
+
+def test_a_trace_of_n_ranks_scaled_to_n_is_that_trace(tmp_path):
+    """With no special case: every table but `links`, which N GPUs need not have, is the same."""
+    trace = job(tmp_path / "t", steps=2)
+    scaled = write_scaled(trace, tmp_path / "s", gpus=4)
+    for name in ("ranks", "spans", "dependencies", "communicators", "clocks"):
+        assert scaled.read(name).equals(trace.read(name)), name
+    key = [("rank", "ascending"), ("communicator", "ascending"), ("sequence", "ascending")]
+    assert scaled.read("collectives").sort_by(key).equals(trace.read("collectives").sort_by(key))
+
+
+def test_added_ranks_draw_whole_steps_and_captured_ones_keep_theirs(tmp_path):
+    """A step's kernel is 100 ns longer a rank and 10 ns a step: both are seen in each duration."""
+    trace = job(tmp_path / "t", steps=5)
+    scaled = write_scaled(trace, tmp_path / "s", parallel={"data": 64}, seed=3)
+    drawn = []
+    for gpu in scaled.ranks():
+        spans = scaled.read("spans", ranks=[gpu])
+        names = np.array(spans["name"].to_pylist())
+        length = np.subtract(spans["end_ns"], spans["start_ns"])
+        gemm, other = length[names == "ampere_sgemm_64x64"], length[names == "elementwise"]
+        slow = gemm - 9800
+        assert np.array_equal(other - 9000, slow), "all of a step is of one step"
+        steps = (slow - 100 * (gpu % 4)) // 10
+        assert set(steps.tolist()) <= set(range(5)), "who is slow stays slow"
+        if gpu < 4:
+            assert steps.tolist() == [0, 1, 2, 3, 4]
+        else:
+            drawn.append(steps)
+    assert len({tuple(steps) for steps in drawn}) > 100
+    share = np.bincount(np.concatenate(drawn), minlength=5) / len(drawn) / 5
+    assert np.abs(share - 0.2).max() < 0.07
+    again = write_scaled(trace, tmp_path / "again", parallel={"data": 16}, seed=3)
+    assert again.read("spans").equals(scaled.read("spans", ranks=again.ranks()))
+
+
+def test_sizes_follow_their_axes(tmp_path):
+    """Tensor: message kept. Data: the shard of the weights, and so the buffer, halves as the tensor axis doubles."""
+    trace = job(tmp_path / "t")
+    scaled = write_scaled(trace, tmp_path / "s", parallel={"tensor": 4, "data": 8}, law="strong")
+    rows = scaled.read("collectives", ranks=[5]).to_pylist()
+    sizes = {row["communicator"]: row["size_bytes"] for row in rows if row["operation"] == "all_reduce"}
+    assert sorted(sizes.values()) == [(1 << 16) * 2 // 8, (1 << 20) * 2 // 4]
+    members = scaled.read("communicators", ranks=[5]).to_pylist()
+    assert [(m["group_rank"], m["group_size"]) for m in members] == [(1, 4), (1, 8), (5, 32)]
+    spans = scaled.read("spans", ranks=[5]).to_pylist()
+    length = {s["name"]: s["end_ns"] - s["start_ns"] for s in spans}
+    source = 1 + 2 * 1  # tensor digit 1, data digit 1
+    assert length["ampere_sgemm_64x64"] == (9800 + 100 * source) * 2 // 8 // 2
+    assert length["elementwise"] == (9000 + 100 * source) * 2 // 8
+    assert length["ncclDevKernel_AllReduce"] == 35_000
+    notes = " ".join(scaled.notes["extrapolated"])
+    for said in (
+        "28 added",
+        "tensor axis (named by 't0' (mesh_tp)): 2 ranks, 1 apart, on 4",
+        "GEMM",
+        "batch",
+    ):
+        assert said in notes
+
+
+def test_added_ranks_are_virtual_and_peer_writes_are_refused(tmp_path):
+    scaled = write_scaled(job(tmp_path / "t"), tmp_path / "s", parallel={"data": 4})
+    assert scaled.read("ranks")["backend"].to_pylist() == ["host"] * 4 + ["virtual"] * 4
+    fused = Trace(SAMPLES / "gemv_allreduce_host_4/trace.eidola")
+    with pytest.raises(UsageError, match="eidola replay run --gpus N"):
+        write_scaled(fused, tmp_path / "f", gpus=8)
+    assert not (tmp_path / "f").exists()
