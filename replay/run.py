@@ -1,7 +1,7 @@
 """Run a program on a fabric, with either engine, and say why where it cannot go on."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from .outcome import Outcome
 from .program import Mode, Op, Program
 from .routing import STATIC, RoutingPolicy
 from .waiting import IDEAL, Policy, WaitPolicy
+
+if TYPE_CHECKING:
+    from .engine.reference import ReferenceEngine
 
 Engine = Literal["compiled", "reference"]
 Record = Literal["none", "messages", "hops"]
@@ -26,35 +29,46 @@ def run(
     routing: RoutingPolicy = STATIC,
     engine: Engine = "compiled",
     segment_bytes: int = SEGMENT_BYTES,
+    buffer_bytes: int = 0,
     record: Record = "messages",
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Run `program` to its end.
 
     `wait` serves the waits of mode POLL; `routing` chooses among links. Messages move in segments of
-    `segment_bytes`; 0: whole. `record` keeps agents, activities and links (`none`), also messages and waits, or
-    also every hop. `progress` is called now and then with (messages landed, simulated picoseconds).
+    `segment_bytes`; 0: whole. With `buffer_bytes`, each link has a buffer of that size where it enters a
+    switch, and waits for credit when it is full (lossless back-pressure); 0: unbounded queues. `record` keeps
+    agents, activities and links (`none`), also messages and waits, or also every hop. `progress` is called
+    now and then with (messages landed, simulated picoseconds).
 
     Raises StallError, naming who waits for what, where the program cannot go on; UsageError where program and
     fabric do not fit.
     """
-    _check(program, fabric, wait, segment_bytes)
+    _check(program, fabric, wait, segment_bytes, buffer_bytes)
     routing.check(fabric)
     if engine == "compiled":
         from .engine import compiled
 
-        final = compiled.run(program, fabric, wait, routing, segment_bytes, record, progress)
+        final = compiled.run(program, fabric, wait, routing, segment_bytes, buffer_bytes, record, progress)
     else:
-        from .engine.reference import ReferenceEngine
-
-        final = ReferenceEngine(program, fabric, wait, routing, segment_bytes, record).run()
+        final = reference(buffer_bytes)(
+            program, fabric, wait, routing, segment_bytes, buffer_bytes, record
+        ).run()
     outcome = Outcome(program, fabric, wait, segment_bytes, final)
     if blocked := outcome.blocked():
         raise StallError(_stall(program, outcome, blocked))
     return outcome
 
 
-def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: int) -> None:
+def reference(buffer_bytes: int) -> "type[ReferenceEngine]":
+    """Return the reference engine for unbounded queues (0), or for finite buffers."""
+    from .engine.reference import ReferenceEngine
+    from .engine.reference_credits import CreditEngine
+
+    return CreditEngine if buffer_bytes else ReferenceEngine
+
+
+def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: int, buffer_bytes: int) -> None:
     """Raise UsageError for what the engines would not survive."""
     if program.endpoints > fabric.endpoints:
         raise UsageError(
@@ -63,6 +77,10 @@ def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: in
         )
     if segment_bytes < 0:
         raise UsageError(f"--segment-bytes {segment_bytes}: give 0 for whole messages, or a size")
+    if buffer_bytes and not 0 < segment_bytes <= buffer_bytes:
+        raise UsageError(
+            f"--buffer-bytes {buffer_bytes}: a segment must fit into a buffer; --segment-bytes is {segment_bytes}"
+        )
     if wait.kind is Policy.SPIN and wait.period_ps < 1:
         raise UsageError("a spin needs a period of at least 1 ps; --poll-period sets it")
     _check_reach(program)
@@ -128,7 +146,11 @@ def _stall(program: Program, outcome: Outcome, blocked: list[tuple[int, int, int
     ]
     more = f"; and {len(blocked) - _SHOWN} more" if len(blocked) > _SHOWN else ""
     when = outcome.makespan_ps / 1e6
+    loop = ""
+    if outcome.final.loop:
+        links = " -> ".join(f"[{outcome.fabric.link_name(link)}]" for link in outcome.final.loop)
+        loop = f"; deadlock: the buffers of these links wait for one another: {links} -> the first"
     return (
         f"stalled at {when:.3f} us: {len(blocked)} of {program.agents} agents wait for flags that nobody will "
-        f"raise: {'; '.join(lines)}{more}"
+        f"raise: {'; '.join(lines)}{more}{loop}"
     )

@@ -2,6 +2,7 @@
 
 from ..program import Mode, Op
 from ..waiting import Policy
+from .credits import join
 from .heap import push
 from .jit import jit
 from .layout import (
@@ -13,9 +14,11 @@ from .layout import (
     GROW_ENTRIES,
     GROW_HOPS,
     GROW_MESSAGES,
+    GROW_SERVICES,
     HOPS,
     NO_ROUTE,
     ORDERED,
+    SERVICES,
     TIMERS,
     UNORDERED,
     USED_MESSAGES,
@@ -102,6 +105,8 @@ def shortage(net, sim, rows, size_bytes):
         return GROW_MESSAGES
     if no_entry(sim):
         return GROW_ENTRIES
+    if net.buffer_bytes and sim.register[SERVICES] == len(sim.services):
+        return GROW_SERVICES
     if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
         return GROW_HOPS
     return DONE
@@ -160,6 +165,8 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     start = now
     if local:
         append(net, sim, link, index)
+    elif net.buffer_bytes:
+        join(sim, net.first_own + link, index, link, now)
     else:
         start = inject(net, sim, rows, link, index, now)
     if len(rows.messages):

@@ -16,6 +16,7 @@ from ..routing import RoutingPolicy
 from ..waiting import WaitPolicy
 from . import layout
 from .agents import raise_flag, run_agent, set_timer
+from .credits import join, service
 from .heap import replace
 from .jit import jit
 from .layout import (
@@ -26,6 +27,7 @@ from .layout import (
     FREE_MESSAGE,
     GROW_ENTRIES,
     GROW_HOPS,
+    GROW_SERVICES,
     GROW_TIMERS,
     HEAP,
     HELD,
@@ -36,6 +38,7 @@ from .layout import (
     NOW,
     ORDERED,
     PAUSED,
+    SERVICES,
     TIMERS,
 )
 from .links import TRANSIT, choose, enter, leave, no_entry, static_link
@@ -135,7 +138,10 @@ def link_event(code, net, sim, rows, policy):
     slot = sim.entries[entry].message
     if transit:
         onward = choose(net, sim, net.links[link].destination, slot, sim.entries[entry].segment)
-        enter(net, sim, rows, onward, entry, now)
+        if net.buffer_bytes:
+            join(sim, link, entry, onward, now)
+        else:
+            enter(net, sim, rows, onward, entry, now)
         return
     sim.entries[entry].next = sim.register[FREE_ENTRY]
     sim.register[FREE_ENTRY] = entry
@@ -167,12 +173,18 @@ def advance(code, net, sim, rows, policy, budget):
     for _ in range(budget):
         if no_entry(sim):
             return GROW_ENTRIES
+        if net.buffer_bytes and register[SERVICES] + 4 > len(sim.services):
+            return GROW_SERVICES
         if register[TIMERS] + agents >= len(sim.timers):
             return GROW_TIMERS
         if len(rows.hops) and register[HOPS] == len(rows.hops):
             return GROW_HOPS
         on_link = sim.heap[0].time if register[HEAP] > 0 else _NEVER
         on_timer = sim.timers[0].time if register[TIMERS] > 0 else _NEVER
+        if net.buffer_bytes and register[SERVICES] > 0 and sim.services[0].time < min(on_link, on_timer):
+            register[NOW] = sim.services[0].time
+            service(net, sim, rows)
+            continue
         if on_link == _NEVER and on_timer == _NEVER:
             return DONE
         register[EVENTS] += 1
@@ -192,6 +204,7 @@ def run(
     policy: WaitPolicy,
     routing: RoutingPolicy,
     segment_bytes: int,
+    buffer_bytes: int,
     record: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> layout.Final:
@@ -200,15 +213,19 @@ def run(
     `progress` is called with (messages landed, time in ps) every few million events.
     Raises UsageError where a message has no route.
     """
-    code, net = layout.code(program, routing), layout.net(fabric, segment_bytes, routing)
-    sim, rows = layout.sim(program, fabric, code.flow_of), layout.rows(program, record)
+    code, net = layout.code(program, routing), layout.net(fabric, segment_bytes, buffer_bytes, routing)
+    sim, rows = layout.sim(program, fabric, code.flow_of, buffer_bytes), layout.rows(program, record)
     settings = (int(policy.kind), policy.period_ps, policy.wake_ps, policy.arm_ps)
     while True:
         status = advance(code, net, sim, rows, settings, BUDGET)
         if status == DONE:
             rows = rows._replace(hops=rows.hops[: sim.register[HOPS]])
             bin_ps = int(sim.register[BIN_PS])
-            return layout.Final(sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows)
+            waits_on = {}
+            for link in np.flatnonzero(sim.ports["head"][: fabric.links] >= 0) if buffer_bytes else ():
+                waits_on[int(link)] = int(sim.entries["output"][sim.ports["head"][link]])
+            loop = layout.loop(waits_on)
+            return layout.Final(sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows, loop)
         if status == NO_ROUTE:
             raise UsageError(f"fabric {fabric.name}: a message has no route from its GPU; check the rules")
         if status != PAUSED:

@@ -17,14 +17,13 @@ Ints = npt.NDArray[np.integer[Any]]
 Records = npt.NDArray[np.void]
 
 # Registers: scalars of the state.
-NOW, HEAP, TIMERS, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(8)
-FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(
-    8, 12
-)  # given back; taken from the records so far
-REGISTERS = 12
+NOW, HEAP, TIMERS, SERVICES, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(9)
+# Records are taken from those given back, else from those that were never used.
+FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(9, 13)
+REGISTERS = 13
 
 # What `advance` returns.
-DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE = range(7)
+DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE, GROW_SERVICES = range(8)
 
 BINS = 128
 FIRST_BIN_PS = 1 << 10
@@ -47,7 +46,8 @@ MESSAGE = (  # one cache line
     "id: source: destination: segments: landed: flag: ack: link: flow: unused: size_bytes queued_ps weight_ps"
 )
 ORDER = "kind: before: after:"
-ENTRY = "start_ps message: segment: left: next:"
+ENTRY = "start_ps message: segment: left: next: output: unused:"
+PORT = "room head: tail: next: offers:"
 EVENT = "time key"
 LINK = "destination rate latency_ps header_bytes payload_bytes"
 RULE = "low high stride base"
@@ -78,6 +78,7 @@ class Net(NamedTuple):
 
     first_own: int
     segment_bytes: int
+    buffer_bytes: int
     routing: int
     seed: int
     links: Records
@@ -102,6 +103,8 @@ class Sim(NamedTuple):
     entries: Records  # of links' queues
     heap: Records  # events of links
     timers: Records  # agents that are due, acknowledgements
+    ports: Records  # buffers, then injections, of links; empty without credits
+    services: Records  # events of links that wait for credit: credits, attempts to serve
 
 
 class Final(NamedTuple):
@@ -113,6 +116,7 @@ class Final(NamedTuple):
     use: Ints
     bin_ps: int
     rows: "Rows"
+    loop: tuple[int, ...] = ()  # links whose buffers wait for one another, where a run ended so
 
 
 class Rows(NamedTuple):
@@ -122,6 +126,19 @@ class Rows(NamedTuple):
     messages: Records
     waits: Records
     hops: Records
+
+
+def loop(waits_on: dict[int, int]) -> tuple[int, ...]:
+    """Return a cycle of links in "the head of a's buffer waits for b"; empty where there is none."""
+    for first in sorted(waits_on):
+        seen: list[int] = []
+        link = first
+        while link in waits_on and link not in seen:
+            seen.append(link)
+            link = waits_on[link]
+        if link in seen:
+            return tuple(seen[seen.index(link) :])
+    return ()
 
 
 def hop_records(hops: list[tuple[int, ...]]) -> Records:
@@ -154,7 +171,7 @@ def flows(program: Program, routing: RoutingPolicy) -> Ints:
     return flow
 
 
-def net(fabric: Fabric, segment_bytes: int, routing: RoutingPolicy) -> Net:
+def net(fabric: Fabric, segment_bytes: int, buffer_bytes: int, routing: RoutingPolicy) -> Net:
     """Return the fabric's arrays, the endpoints' own links appended."""
     links = _records(LINK, fabric.links + fabric.endpoints)
     links["destination"][: fabric.links] = fabric.destination
@@ -168,12 +185,12 @@ def net(fabric: Fabric, segment_bytes: int, routing: RoutingPolicy) -> Net:
     rules["low"], rules["high"] = fabric.rule_low, fabric.rule_high
     rules["stride"], rules["base"] = fabric.rule_stride, fabric.rule_base
     seed = routing.seed & 0x7FFFFFFF
-    return Net(fabric.links, segment_bytes, int(routing.kind), seed, links, fabric.store_and_forward,
+    return Net(fabric.links, segment_bytes, buffer_bytes, int(routing.kind), seed, links, fabric.store_and_forward,
                fabric.rule_first, rules,
                fabric.choice_first, fabric.choices)  # fmt: skip
 
 
-def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
+def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int) -> Sim:
     """Return the state before time 0: every agent due at its first operation."""
     agents, pool = program.agents, 1024
     queues = fabric.links + fabric.endpoints
@@ -189,6 +206,8 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
         _records(ENTRY, pool),
         _records(EVENT, queues),
         _records(EVENT, 2 * agents + pool),
+        _records(PORT, 2 * fabric.links if buffer_bytes else 0),
+        _records(EVENT, pool if buffer_bytes else 0),
     )
     first = program.call_first
     state.agents["call"] = first[:-1]
@@ -198,6 +217,9 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints) -> Sim:
     state.agents["released_by"] = -1
     state.flags["waiter"] = -1
     state.flows["head"] = state.flows["tail"] = -1
+    for name in ("head", "tail", "next", "offers"):
+        state.ports[name] = -1
+    state.ports["room"] = buffer_bytes
     state.queues["head"] = state.queues["tail"] = -1
     state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
     state.register[[TIMERS, ACTIVE]] = agents
@@ -231,6 +253,8 @@ def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
 
     if status == GROW_HOPS:
         return sim, rows._replace(hops=double(rows.hops))
+    if status == GROW_SERVICES:
+        return sim._replace(services=double(sim.services)), rows
     if status == GROW_TIMERS:
         return sim._replace(timers=double(sim.timers)), rows
     if status == GROW_ENTRIES:

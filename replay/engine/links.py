@@ -144,20 +144,28 @@ def append(net, sim, link, entry):
 
 
 @jit
+def account(sim, link, slot, segments, carried, since, start, busy, waited):
+    """Count segments that `link` serves from `start`, eligible `since`; remember where the message took longest."""
+    queue = sim.queues[link]
+    queue.wire_bytes += carried
+    queue.segments += segments
+    queue.busy_ps += busy
+    if waited:
+        queue.queued_ps += start - since
+    message = sim.messages[slot]
+    if start + busy - since > message.weight_ps:
+        message.weight_ps = start + busy - since
+        message.link = link
+    occupy(sim, link, start, start + busy)
+
+
+@jit
 def schedule(sim, link, slot, segments, carried, now, busy):
     """Book `busy` picoseconds of `link` for segments of a message that are eligible `now`; return their start."""
     queue = sim.queues[link]
     start = max(now, queue.free_ps)
     queue.free_ps = start + busy
-    queue.wire_bytes += carried
-    queue.segments += segments
-    queue.busy_ps += busy
-    queue.queued_ps += start - now
-    message = sim.messages[slot]
-    if start + busy - now > message.weight_ps:
-        message.weight_ps = start + busy - now
-        message.link = link
-    occupy(sim, link, start, start + busy)
+    account(sim, link, slot, segments, carried, now, start, busy, True)
     return start
 
 
@@ -229,8 +237,12 @@ def take_entry(sim):
 
 @jit
 def no_entry(sim):
-    """Whether the entries have to grow before one can be taken."""
-    return sim.register[FREE_ENTRY] < 0 and sim.register[USED_ENTRIES] == len(sim.entries)
+    """Whether the entries have to grow before two can be taken, which is what one event may need."""
+    unused = len(sim.entries) - sim.register[USED_ENTRIES]
+    free = sim.register[FREE_ENTRY]
+    if unused >= 2:
+        return False
+    return free < 0 or (unused == 0 and sim.entries[free].next < 0)
 
 
 @jit

@@ -84,14 +84,15 @@ class ReferenceEngine:
         policy: WaitPolicy,
         routing: RoutingPolicy,
         segment_bytes: int,
+        buffer_bytes: int,
         record: str,
     ) -> None:
         self.program, self.fabric, self.policy, self.routing = program, fabric, policy, routing
-        self.segment_bytes, self.record = segment_bytes, record
+        self.segment_bytes, self.buffer_bytes, self.record = segment_bytes, buffer_bytes, record
         self.clock = Clock()
         self.flow_of = layout.flows(program, routing)
         self.flows: dict[int, list[Message]] = defaultdict(list)
-        state = layout.sim(program, fabric, self.flow_of)
+        state = layout.sim(program, fabric, self.flow_of, 0)
         self.agents, self.queues = state.agents, state.queues
         self.rows = layout.rows(program, record)
         self.counts: dict[int, int] = defaultdict(int)
@@ -181,9 +182,11 @@ class ReferenceEngine:
             return
         link = self.choose(source, message, 0)  # all segments leave over the link that the first one takes
         for index in range(segments):
-            self.clock.process(
-                self.travel(message, index, link, self.book(message, index, link, injected=True))
-            )
+            self.launch(message, index, link)
+
+    def launch(self, message: Message, index: int, link: int) -> None:
+        """Put one segment of a new message on its first link."""
+        self.clock.process(self.travel(message, index, link, self.book(message, index, link, injected=True)))
 
     def land_locally(self, message: Message) -> Steps:
         """Write to the own endpoint, or through an ideal fabric."""
@@ -255,25 +258,32 @@ class ReferenceEngine:
 
     def book(self, message: Message, index: int, link: int, *, injected: bool) -> int:
         """Put a segment, eligible now, at the end of a link's FIFO; return when it starts."""
-        now, size = int(self.clock.now), self.size(message, index)
-        busy = self.serialise(link, size)
+        now = int(self.clock.now)
         start = max(now, self.free_ps[link])
-        self.free_ps[link] = start + busy
+        self.free_ps[link] = start + self.serialise(link, self.size(message, index))
+        self.account(message, index, link, now, start, injected=injected)
+        return start
+
+    def account(
+        self, message: Message, index: int, link: int, eligible: int, start: int, *, injected: bool
+    ) -> None:
+        """Count a segment that a link serves from `start`."""
+        size = self.size(message, index)
+        busy = self.serialise(link, size)
         queue = self.queues[link]
         queue["wire_bytes"] += self.wire(link, size)
         queue["segments"] += 1
         queue["busy_ps"] += busy
         if not injected or index == 0:  # later segments of an injected message wait for their own first ones
-            queue["queued_ps"] += start - now
+            queue["queued_ps"] += start - eligible
             if index == (0 if injected else message.segments - 1):
-                message.queued_ps += start - now
-        if start + busy - now > message.weight_ps:
-            message.weight_ps, message.link = start + busy - now, link
+                message.queued_ps += start - eligible
+        if start + busy - eligible > message.weight_ps:
+            message.weight_ps, message.link = start + busy - eligible, link
         if injected and index == 0 and self.record != "none":
             self.rows.messages["start_ps"][message.number] = start
         self.busy.append((link, start, start + busy))
-        self.hops.append((message.number, index, link, now, start, start + busy))
-        return start
+        self.hops.append((message.number, index, link, eligible, start, start + busy))
 
     def deliver(self, message: Message) -> None:
         """Land one segment; with the last one the message arrives and its flag is raised."""

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from eidola.replay import monitor, run, spin
 from eidola.replay.engine import compiled
-from eidola.replay.engine.reference import ReferenceEngine
 from eidola.replay.routing import STATIC, Routing, RoutingPolicy
+from eidola.replay.run import reference
 from eidola.replay.waiting import IDEAL
 from eidola.schemas import RESULT_TABLES, results_hash
 from eidola.schemas.store import conform
@@ -16,6 +16,7 @@ from eidola.schemas.store import conform
 from .programs import all_to_all, fabrics, programs, ring, star
 
 ROUTINGS = [STATIC] + [RoutingPolicy(kind, seed=7) for kind in Routing]
+SIZES = [(0, 0), (1000, 0), (1000, 1000), (1000, 2500)]  # of a segment, of a buffer
 POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
 
 
@@ -25,13 +26,14 @@ POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
     st.integers(1, 6),
     st.sampled_from(POLICIES),
     st.sampled_from(ROUTINGS),
-    st.sampled_from([0, 1000]),
+    st.sampled_from(SIZES),
 )
-def test_engines_agree_on_every_row(data, gpus, policy, routing, segment_bytes):
+def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
     alike = routing.kind is not Routing.STATIC
     program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus, alike=alike))
-    fast = compiled.run(program, fabric, policy, routing, segment_bytes, "hops")
-    slow = ReferenceEngine(program, fabric, policy, routing, segment_bytes, "hops").run()
+    fast = compiled.run(program, fabric, policy, routing, *sizes, "hops")
+    slow = reference(sizes[1])(program, fabric, policy, routing, *sizes, "hops").run()
+    assert fast.loop == slow.loop
     for name in ("calls", "messages", "waits"):
         np.testing.assert_array_equal(getattr(fast.rows, name), getattr(slow.rows, name), err_msg=name)
     order = ["message", "segment", "link"]
@@ -51,7 +53,7 @@ def test_engines_agree_on_every_row(data, gpus, policy, routing, segment_bytes):
 def test_no_hop_breaks_a_law_of_links(data, gpus, segment_bytes):
     """A link serves one segment at a time, in order of eligibility, and never idles while one waits."""
     program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
-    hops = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, "hops").rows.hops
+    hops = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, "hops").rows.hops
     for link in np.unique(hops["link"]):
         served = np.sort(hops[hops["link"] == link], order="start_ps")
         assert (served["start_ps"] >= served["eligible_ps"]).all()
