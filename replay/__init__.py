@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .fabric import Fabric, FabricBuilder
     from .lowering.lower import Lowered, lower
     from .outcome import Outcome
+    from .passes import make_pipeline
     from .program import Builder, Program
     from .run import run
     from .scaled import write_scaled
@@ -34,6 +35,7 @@ __all__ = [
     "compare",
     "explain",
     "lower",
+    "make_pipeline",
     "monitor",
     "read_edits",
     "replay",
@@ -54,6 +56,7 @@ __getattr__ = attach(
     explanation="Explanation explain",
     fabric="Fabric FabricBuilder",
     outcome="Outcome",
+    passes="make_pipeline",
     program="Builder Program",
     run="run",
     scaled="write_scaled",

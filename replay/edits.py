@@ -1,4 +1,6 @@
-"""Edits: what if kernels, sizes, algorithms or expert traffic were others. A TOML file:
+"""Edits: what if kernels, sizes, algorithms or expert traffic were others.
+
+A TOML file:
 
     [[kernel]]
     match = "gemm|attention"      # regular expression, searched in the kernel's name
