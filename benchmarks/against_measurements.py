@@ -2,9 +2,10 @@
 
     python benchmarks/against_measurements.py measurements.csv [TABLE ...]
 
-The CSV has the columns table_id, ranks, algorithm_or_env, operation, size_bytes, time_us, algbw_GBps, busbw_GBps and
-in_place, in nccl-tests' conventions (a size is the bytes of a rank's whole buffer; of all_gather and alltoall the
-total). Every number printed is a median of signed errors, simulated time over measured time less one, in percent.
+The CSV has the columns table_id, ranks, algorithm_or_env, library_version, operation, size_bytes, time_us,
+algbw_GBps, busbw_GBps and in_place, in nccl-tests' conventions: a size is the bytes of a rank's whole buffer; of
+all_gather and alltoall the total. Every number printed is a median of signed errors: simulated time over measured
+time, less one, in percent.
 """
 
 import csv
@@ -20,15 +21,21 @@ from eidola.replay.presets import preset
 
 OPERATIONS = {"all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
               "alltoall": "all_to_all", "sendrecv": "sendrecv", "collective_permute": "sendrecv"}  # fmt: skip
-CLASSES = (("to 32 KiB", 2**15), ("to 1 MiB", 2**20), ("to 32 MiB", 2**25), ("to 1 GiB", 2**30), ("above", 2**60))
+CLASSES = (
+    ("to 32 KiB", 2**15),
+    ("to 1 MiB", 2**20),
+    ("to 32 MiB", 2**25),
+    ("to 1 GiB", 2**30),
+    ("above", 2**60),
+)
 
 
 @dataclass(frozen=True)
 class Table:
     """Which fabric a table was measured on, and which of its rows are meant.
 
-    `contains`, `excludes`: of the column algorithm_or_env; `library`: of library_version. `algorithm`: what the rows
-    force. `gpus`: as many ran, in groups side by side.
+    `contains`, `excludes`: of the column algorithm_or_env; `library`: of library_version. `algorithm`: what the
+    rows force. `gpus`: as many ran, in groups side by side.
     """
 
     fabric: str
@@ -66,6 +73,21 @@ TABLES: dict[str, Table] = {
     "STAS_MI300X": Table("mi300x"),
     "MI300_car_sgl6619": Table("mi300x", library="custom", algorithm="two_shot_get"),
     "MI300Xx16_aac10": Table("mi300x"),
+    "VULTR_B200_8_all_reduce": Table("hgx-b200"),
+    "VULTR_B200_8_all_gather": Table("hgx-b200"),
+    "VULTR_B200_8_reduce_scatter": Table("hgx-b200"),
+    "VULTR_B200_8_alltoall": Table("hgx-b200"),
+    "STAS_P6B200": Table("hgx-b200"),
+    "LAMBDAx2_dstack": Table("hgx-b200"),
+    "A4x2_ar_dstack": Table("hgx-b200"),
+    "OCI_GB200_4": Table("gb200-nvl72"),
+    "OCI_GB200_8_a2a": Table("gb200-nvl72"),
+    "OCI_MI355X_P_8": Table("mi355x"),
+    "OCI_MI355X_P_8_a2a": Table("mi355x"),
+    "OCI_MI355X_P_16": Table("mi355x"),
+    "OCI_MI355X_P_32": Table("mi355x"),
+    "MI355Xx16_aac14": Table("mi355x"),
+    "XLA_MI355X_all_reduce": Table("mi355x", gpus=8),
 }
 """Tables on fabrics that there is a preset for; a name's part after a colon tells selections of one table apart."""
 
@@ -96,7 +118,9 @@ def simulated_us(fabric: Fabric, ranks: int, operation: str, size_bytes: int, ta
     return run(builder.build(), fabric, record="none").makespan_ps / 1e6
 
 
-def _pairs(members: list[int], operation: str, size_bytes: int, ranks: int) -> list[tuple[list[int], Operation]]:
+def _pairs(
+    members: list[int], operation: str, size_bytes: int, ranks: int
+) -> list[tuple[list[int], Operation]]:
     """Return the groups and operations that a row means; a shift to the next rank is one all-to-allv."""
     if operation == "sendrecv":
         import numpy as np

@@ -23,8 +23,10 @@ Ints = npt.NDArray[np.integer[Any]]
 class Fabric:
     """A network of GPUs. Built by `FabricBuilder`; immutable.
 
-    `gpu` is the GPUs' generation (volta, ampere, hopper, blackwell, cdna3, ...), which libraries choose by; "": unknown.
-    Endpoints are what agents live on: GPUs 0 to `gpus` - 1, then the `computing` switches that can reduce and multicast.
+    `gpu` is the GPUs' generation (volta, ampere, hopper, blackwell, cdna3, ...), by which libraries choose; ""
+    is unknown.
+    Endpoints are what agents live on: GPUs 0 to `gpus` - 1, then the `computing` switches that can
+    reduce and multicast.
     Per link (L,): source and destination node, rate_mb_per_s (1 MB = 10^6 bytes), latency_ps, header_bytes added
     for every payload_bytes or part of it (0: no headers). Per node: store_and_forward. Per GPU: the box that
     it stands in, which rings and trees follow; routes do not depend on it. A fabric without links is ideal:
@@ -158,7 +160,7 @@ class FabricBuilder:
         self._store = [False] * self.endpoints
 
     def node(self, name: str, *, store_and_forward: bool = False, computes: bool = False) -> int:
-        """Add a switch or NIC. One that `computes` becomes an endpoint: GPUs that reach it over NICs can write to it."""
+        """Add a switch or NIC. One that `computes` becomes an endpoint: whoever reaches it can write to it."""
         if computes:
             self._computing.append(len(self._names))
         self._names.append(name)

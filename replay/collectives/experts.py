@@ -1,8 +1,8 @@
 """Expert parallelism: who sends how much for a routing of tokens, and forwarding inside the boxes.
 
-`forwarded`, as DeepEP's kernels for training do it: a token for several GPUs of another box crosses the network once,
-to the GPU there at the sender's own place, which forwards it over NVLink. A combine runs the other way, and the GPU
-that forwards adds up first.
+`forwarded`, as DeepEP's kernels for training do it: a token for several GPUs of another box crosses the network
+once, to the GPU there at the sender's own place, which forwards it over NVLink. A combine runs the other
+way, and the GPU that forwards adds up first.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ from .work import Call, Track, Work
 
 @dataclass(frozen=True)
 class Routed:
-    """What a dispatch sends: (N, N) bytes from rank to rank, and (N, B) bytes from rank to box, where a token counts
-    once however many experts it has there. A combine sends the transposes."""
+    """What a dispatch sends; a combine sends the transposes.
+
+    (N, N) bytes from rank to rank, and (N, B) from rank to box, where a token counts once however many experts it
+    has there.
+    """
 
     split_bytes: Ints
     box_bytes: Ints
@@ -66,7 +69,7 @@ def dispatch(work: Work) -> list[Track]:
 
 
 def combine(work: Work) -> list[Track]:
-    """Added up in each box at the place of the tokens' owner, then across the network."""
+    """Add up in each box at the place of the tokens' owner, then cross the network."""
     return [_stages(work, split_of(work), back=True)]
 
 
@@ -87,9 +90,7 @@ def _stages(work: Work, split: Ints, *, back: bool) -> Track:
         if back:
             send = {q: near[q] + sum(int(split[p, box[place[q][1]]]) for c, box in enumerate(boxes) if c != b)
                     for q in local}  # fmt: skip
-            expect = sum(
-                1 for q in local if split[q, p] + sum(split[q, m] for m in mates)
-            )
+            expect = sum(1 for q in local if split[q, p] + sum(split[q, m] for m in mates))
             far = {m: int(crossing[m, b]) for m in mates}
             first, second = send, far
             later = sum(1 for m in mates if crossing[p, place[m][0]])
@@ -124,8 +125,8 @@ def _crossing(work: Work, split: Ints, boxes: list[list[int]]) -> Ints:
     if given is not None:
         if given.shape != (work.size, len(boxes)):
             raise UsageError(
-                f"{work.operation.operation}: bytes to boxes of shape {given.shape}; give ({work.size}, {len(boxes)})"
+                f"{work.operation.operation}: bytes to boxes of shape {given.shape}; "
+                f"give ({work.size}, {len(boxes)})"
             )
         return given
     return np.stack([split[:, box].sum(axis=1) for box in boxes], axis=1)
-

@@ -22,7 +22,9 @@ def all_reduce(work: Work) -> list[Track]:
     track: Track = [[] for _ in work.members]
     if n > 1:
         for box in boxes:
-            _phase(work, track, box, replace(work.operation, operation="reduce_scatter"), direct.reduce_scatter)
+            _phase(
+                work, track, box, replace(work.operation, operation="reduce_scatter"), direct.reduce_scatter
+            )
     for place in range(n if len(boxes) > 1 else 0):
         part = replace(work.operation, size_bytes=big if place < large else small)
         _phase(work, track, [box[place] for box in boxes], part, ring.all_reduce)
@@ -81,4 +83,3 @@ def split_of(work: Work) -> Ints:
     big, small, large = work.slices(work.operation.size_bytes, work.size)
     row = np.array([big if q < large else small for q in range(work.size)], np.int64)
     return np.tile(row, (work.size, 1))
-

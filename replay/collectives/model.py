@@ -1,8 +1,8 @@
 """How long NCCL thinks that an operation takes, by which it chooses algorithm and protocol.
 
 From nccl 2.28.3, src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime) and src/graph/search.cc (the speeds
-that it tries). Latencies in us, bandwidths in GB/s, by protocol LL, LL128, Simple. Generations that NCCL does not know
-(AMD's) are taken as Ampere; RCCL's own tables are not used.
+that it tries). Latencies in us, bandwidths in GB/s, by protocol LL, LL128, Simple. Generations that NCCL does not
+know (AMD's) are taken as Ampere; RCCL's own tables are not used.
 """
 
 from dataclasses import dataclass
@@ -37,21 +37,24 @@ NVLS_SPEEDS = {
 }
 """A channel, one of which each GPU heads: sm90SpeedArrayIntra, sm100SpeedArrayIntra (src/graph/search.cc)."""
 NVLS_FROM = {"hopper": 5, "blackwell": 6}
-"""Members from which NCCL 2.27.7 was seen to take NVLS for large all-reduces (H200, B200). For Hopper the model says
-so too: with 4 its search finds 4 channels of 60 GB/s where a ring has 360. For Blackwell the model says 7."""
+"""Members from which NCCL 2.27.7 was seen to take NVLS for large all-reduces (H200, B200). For Hopper the model
+says so too: with 4 its search finds 4 channels of 60 GB/s where a ring has 360. For Blackwell the model says 7."""
 
-_TREE_CORRECTION = (
-    (1.0, 1.0, 1.0, 1.0, 0.9, 0.8, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.4, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.0),
-    (1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 0.8, 0.8, 0.8, 0.7, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 1.0, 1.0),
-    (0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.6, 0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.7, 0.7, 0.8, 0.9, 0.9),
-)  # fmt: skip
-"""Trees fall short of the model at medium sizes: by protocol, powers of two from 64 B."""
+_TREE_TENTHS = (
+    (10, 10, 10, 10, 9, 8, 7, 7, 7, 7, 6, 5, 4, 4, 5, 6, 7, 8, 9, 10, 10, 10, 10),
+    (10, 10, 10, 10, 10, 9, 8, 8, 8, 7, 6, 6, 6, 6, 6, 6, 8, 9, 9, 9, 9, 10, 10),
+    (9, 9, 9, 9, 9, 9, 9, 8, 7, 6, 6, 5, 5, 5, 5, 6, 7, 8, 7, 7, 8, 9, 9),
+)
+"""Trees fall short of the model at medium sizes: by protocol, powers of two from 64 B (treeCorrectionFactor)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """What the model looks at: ranks, the boxes that they stand in, the GPUs' generation, channels, and GB/s of the
-    rings together and of a GPU's links to its switch (0 where no switch reduces)."""
+    """What the model looks at.
+
+    Ranks, the boxes that they stand in, the GPUs' generation, channels, and GB/s of the rings together and of a
+    GPU's links to its switch (0 where no switch reduces).
+    """
 
     ranks: int
     boxes: int
@@ -68,10 +71,16 @@ def time_us(group: Group, operation: str, algorithm: str, protocol: str, size_by
         return float("inf")
     latency = _latency_us(group, operation, algorithm, PROTOCOLS.index(protocol))
     many = size_bytes // (group.channels * group.ranks) >= 64
-    if algorithm == "ring" and protocol == "simple" and group.boxes > 1 and operation == "all_reduce" and many:
+    if (
+        algorithm == "ring"
+        and protocol == "simple"
+        and group.boxes > 1
+        and operation == "all_reduce"
+        and many
+    ):
         latency *= 1.9 if group.generation == "volta" else 1.4  # NCCL: plateau effect of the ring
-    if algorithm == "tree" and 0 <= (power := (size_bytes >> 6).bit_length() - 1) < len(_TREE_CORRECTION[0]):
-        gb_per_s *= _TREE_CORRECTION[PROTOCOLS.index(protocol)][power]
+    if algorithm == "tree" and 0 <= (power := (size_bytes >> 6).bit_length() - 1) < len(_TREE_TENTHS[0]):
+        gb_per_s *= _TREE_TENTHS[PROTOCOLS.index(protocol)][power] / 10
     return latency + size_bytes / (1000 * gb_per_s)
 
 
@@ -105,7 +114,11 @@ def _gb_per_s(group: Group, operation: str, algorithm: str, p: int) -> float:
 
 def _nvls_gb_per_s(group: Group, operation: str, algorithm: str, span: int) -> float:
     heads = group.ranks // group.boxes
-    if group.generation not in NVLS_EFFICIENCY or heads < NVLS_FROM[group.generation] or not group.switch_gb_per_s:
+    if (
+        group.generation not in NVLS_EFFICIENCY
+        or heads < NVLS_FROM[group.generation]
+        or not group.switch_gb_per_s
+    ):
         return 0
     if (algorithm == "nvls") != (group.boxes == 1):
         return 0

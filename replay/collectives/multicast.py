@@ -8,6 +8,7 @@ by round (round k: chunk k of each owner); so do the memories.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ...schemas import UsageError
 from ..program import compute, wait, write
@@ -19,8 +20,8 @@ Rounds = list[tuple[int, int, list[int]]]
 
 READY, SERVE, RESULT, DONE, PARENT, CHILDREN = range(6)
 """Slots of a member: own data may be read; a request came; a reduced chunk came; a multicast chunk came; what the
-other boxes send (two children). Behind them those of the switch: a request, an answer, a chunk to multicast, each by
-member."""
+other boxes send (two children). Behind them those of the switch: a request, an answer, a chunk to multicast,
+each by member."""
 _BEHIND = CHILDREN + 2
 
 WINDOW = 8
@@ -57,7 +58,7 @@ class Plane:
         """Yield the rounds, split before each of the rounds `cuts`."""
         for first, count, sizes in self.rounds:
             ends = sorted({first, *(c for c in cuts if first < c < first + count), first + count})
-            for start, end in zip(ends, ends[1:], strict=False):
+            for start, end in pairwise(ends):
                 yield start, end - start, sizes
 
     def request(self) -> dict[str, int]:
@@ -164,8 +165,8 @@ def planes(work: Work, ranks: Sequence[int]) -> list[int]:
     found = sorted(set.intersection(*reached))
     if not found:
         raise UsageError(
-            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: no switch of fabric {work.fabric.name} "
-            f"that reduces joins the {len(ranks)} GPUs of a box; take hgx-h100 or another box with NVLink SHARP, "
-            "or another algorithm"
+            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: no switch of fabric "
+            f"{work.fabric.name} that reduces joins the {len(ranks)} GPUs of a box; take a box with "
+            "NVLink SHARP, such as hgx-h100, or another algorithm"
         )
     return found

@@ -31,9 +31,7 @@ def all_reduce_tree(work: Work) -> list[Track]:
     for at, share in enumerate(shares):
         stripe, tree = divmod(at, len(trees))
         rounds = rounds_of(work, share, len(boxes[0]))
-        made = [
-            Plane(work, box, found[stripe], rounds) for box, found in zip(boxes, switches, strict=True)
-        ]
+        made = [Plane(work, box, found[stripe], rounds) for box, found in zip(boxes, switches, strict=True)]
         up: Track = [[] for _ in work.members]
         down: Track = [[] for _ in work.members]
         for plane in made:
@@ -46,9 +44,11 @@ def all_reduce_tree(work: Work) -> list[Track]:
     return tracks
 
 
-def _owner(work: Work, made: list[Plane], parents: list[int], b: int, h: int) -> tuple[list[Call], list[Call]]:
+def _owner(
+    work: Work, made: list[Plane], parents: list[int], b: int, h: int
+) -> tuple[list[Call], list[Call]]:
     """Return what the owner at place `h` of box `b` does with what comes from its switch, and from its parent."""
-    plane, rank = made[b], made[b].ranks[h]
+    plane = made[b]
     children = [c for c, above in enumerate(parents) if above == b]
     near = [*children, *([parents[b]] if parents[b] >= 0 else [])]
     group = work.builder.group([*plane.members, plane.switch, *(made[c].members[h] for c in near)])

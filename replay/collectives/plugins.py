@@ -39,8 +39,8 @@ def guarded(entry: EntryPoint) -> Algorithm:
         function = entry.load()
     except (ImportError, AttributeError) as error:
         raise UsageError(
-            f"algorithm {entry.name} cannot be imported from {entry.value}: {error}; correct the entry point of group "
-            f"{GROUP}, or uninstall the package"
+            f"algorithm {entry.name} cannot be imported from {entry.value}: {error}; correct the entry point of "
+            f"group {GROUP}, or uninstall the package"
         ) from error
 
     def run(work: Work) -> list[Track]:
@@ -48,10 +48,10 @@ def guarded(entry: EntryPoint) -> Algorithm:
             tracks = list(function(work))
         except EidolaError:
             raise
-        except Exception as error:  # noqa: BLE001  anything may go wrong in foreign code; say where
+        except Exception as error:  # anything may go wrong in foreign code; say where
             raise UsageError(
-                f"algorithm {entry.name} ({entry.value}) failed on {work.operation.operation} of {work.size} ranks: "
-                f"{type(error).__name__}: {error}"
+                f"algorithm {entry.name} ({entry.value}) failed on {work.operation.operation} of {work.size} "
+                f"ranks: {type(error).__name__}: {error}"
             ) from error
         if not tracks or any(len(track) != work.size for track in tracks):
             shapes = ", ".join(str(len(track)) for track in tracks) or "none"

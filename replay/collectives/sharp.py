@@ -13,7 +13,7 @@ from .multicast import Ops, Rounds, rounds_of
 from .work import Call, Track, Work
 
 SUM, SHARED, FROM_BOX = range(3)
-"""Slots of a member: its chunk's sum from the leaf; others' sums from their owners; chunks, by member of its box."""
+"""Slots of a member: its chunk's sum from the leaf; others' sums from their owners; chunks, by member."""
 
 
 @dataclass
@@ -114,8 +114,8 @@ def _leaf(work: Work, rank: int) -> int:
     found = work.fabric.switches(work.members[rank], direct=False)
     if not found:
         raise UsageError(
-            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: GPU {work.members[rank]} reaches no network "
-            f"switch of fabric {work.fabric.name} that reduces; set sharp=true, or take another algorithm"
+            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: GPU {work.members[rank]} reaches no "
+            f"network switch of fabric {work.fabric.name} that reduces; set sharp=true, or take another algorithm"
         )
     return found[0]
 
@@ -124,7 +124,7 @@ def _root(work: Work, leaves: list[int], place: int) -> int:
     above = sorted(set.intersection(*(set(work.fabric.switches(leaf, direct=True)) for leaf in leaves)))
     if not above:
         raise UsageError(
-            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: no switch of fabric {work.fabric.name} "
-            "that reduces joins the leaves of a rail; set sharp=true, or take another algorithm"
+            f"{work.operation.operation}, algorithm {work.tuning.algorithm}: no switch of fabric "
+            f"{work.fabric.name} that reduces joins the leaves of a rail; set sharp=true, or take another algorithm"
         )
     return above[place % len(above)]

@@ -1,8 +1,9 @@
 """What NCCL would choose and what its kernels cost, from its own model (see `model`).
 
-Costs are those of rings (baseLat and hwLat of NVLink), and taken for trees and all else but NVLS too; LL moves a quarter
-of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it is LL's
-flags, which the wire carries here; the rest is time in the kernel (`copy`).
+Costs are those of rings (baseLat and hwLat of NVLink), and taken for trees and all else but NVLS too. LL moves a
+quarter of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it is
+LL's flags, which the wire carries here; the rest is time in the kernel (`copy`). Custom kernels that load from their
+peers cost no more than a flag's way and look.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ BASE_PS, STEP_PS, NETWORK_STEP_PS = (
 NVLS_PS = round(NVLINK_US["nvls"][2] * US)
 NVLS_CHUNK_BYTES = 128 * 1024
 """A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
+CUSTOM = ("one_shot_get", "two_shot_get")
 MODELLED = ("ring", "tree", "nvls", "nvls_tree")
 ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
 """Names that libraries and captures use."""
@@ -71,15 +73,15 @@ def tuning(
         protocol,
         channels=_channels(operation, len(members), protocol, channels),
         chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
-        base_ps=BASE_PS[protocol],
-        step_ps=max(0, STEP_PS[protocol] - path),
+        base_ps=0 if algorithm in CUSTOM else BASE_PS[protocol],
+        step_ps=max(0, STEP_PS["ll" if algorithm in CUSTOM else protocol] - path),
         network_step_ps=NETWORK_STEP_PS[protocol],
         copy=(2 if operation.operation in REDUCTIONS else 1) if protocol == "ll" else 0,
     )
 
 
 def _switch_gb_per_s(fabric: Fabric, members: Sequence[int]) -> float:
-    """Return GB/s from a member to the switches of its box that reduce; 0 where the box has none for all of them."""
+    """Return GB/s from a member to the switches of its box that reduce; 0 where none joins them all."""
     mates = [m for m in members if fabric.box[m] == fabric.box[members[0]]]
     common = set.intersection(*(set(fabric.switches(m, direct=True)) for m in mates))
     return sum(usable_mb_per_s(fabric, fabric.route(members[0], s)[0]) for s in common) / 1000

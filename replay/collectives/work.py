@@ -29,8 +29,9 @@ class Operation:
 
     `size_bytes` as in the schema's collectives table: a rank's input buffer (all_gather, gather: its contribution;
     scatter: the root's buffer; send, recv: the message). `split_bytes` (N, N) bytes from row to column, for
-    all_to_allv, dispatch and combine. `box_bytes` (N, boxes): bytes of a dispatch from rank to box, where each token
-    counts once (see `routed`). `root` as a group rank. Data is split in whole elements of `element_bytes`. `name` names its flags.
+    all_to_allv, dispatch and combine. `box_bytes` (N, boxes): bytes of a dispatch from rank to box, where each
+    token counts once (see `routed`). `root` as a group rank. Data is split in whole elements of `element_bytes`.
+    `name` names its flags.
     """
 
     operation: str
@@ -49,7 +50,8 @@ class Tuning:
     `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
     where that leaves the box. `copy` is the time in the kernel for a byte, as a multiple of its time on the
     ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined
-    (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll` makes waits subject to the run's wait policy.
+    (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll`
+    makes waits subject to the run's wait policy.
     """
 
     algorithm: str
@@ -167,7 +169,7 @@ class Work:
         self.agents.append(agent)
 
     def among(self, ranks: Sequence[int], operation: Operation) -> "Work":
-        """Return an operation among some of the group ranks, in this order; its calls are this one's members' too."""
+        """Return an operation among some of the group ranks, in this order, for a phase of this one."""
         members = [self.members[r] for r in ranks]
         return Work(self.builder, self.fabric, members, operation, self.tuning, self.communicator)
 
@@ -190,8 +192,8 @@ class Work:
         sizes = sorted({len(ranks) for ranks in found.values()})
         if len(sizes) > 1:
             raise UsageError(
-                f"{self.operation.operation}, algorithm {self.tuning.algorithm}: boxes hold {sizes[0]} to {sizes[-1]} of "
-                f"the {self.size} ranks; it needs as many in each: take ring"
+                f"{self.operation.operation}, algorithm {self.tuning.algorithm}: boxes hold {sizes[0]} to "
+                f"{sizes[-1]} of the {self.size} ranks; it needs as many in each: take ring"
             )
         return list(found.values())
 

@@ -74,7 +74,7 @@ def test_its_own_refusal_reaches_the_user(example):
 
 
 def test_an_unknown_name_lists_what_there_is(example):
-    with pytest.raises(UsageError, match="no algorithm 'tripling'; it has ring, .*, doubling"):
+    with pytest.raises(UsageError, match=r"no algorithm 'tripling'; it has ring, .*, doubling"):
         program(preset("star", 4), range(4), (Operation("all_reduce", 8), Tuning("tripling")))
 
 
@@ -88,7 +88,10 @@ def test_a_new_operation_can_be_taught(site):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("def wrong(work):\n    return 1 / 0\n", r"all_reduce.wrong \(faulty:wrong\) failed.*ZeroDivisionError"),
+        (
+            "def wrong(work):\n    return 1 / 0\n",
+            r"all_reduce.wrong \(faulty:wrong\) failed.*ZeroDivisionError",
+        ),
         ("def wrong(work):\n    return [[]]\n", r"faulty:wrong.*for each of the 4 ranks; .* tracks for 0"),
         ("def wrong(work):\n    return []\n", "faulty:wrong.*returned tracks for none"),
         ("other = 1\n", "all_reduce.wrong cannot be imported from faulty:wrong"),
