@@ -1,9 +1,9 @@
 """What NCCL would choose and what its kernels cost, from its own model (see `model`).
 
 Costs are those of rings (baseLat and hwLat of NVLink), and taken for trees and all else but NVLS too. LL moves a
-quarter of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it is
-LL's flags, which the wire carries here; the rest is time in the kernel (`copy`). Custom kernels that load from their
-peers cost no more than a flag's way and look.
+quarter of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it
+is LL's flags, which the wire carries here; the rest is time in the kernel (`copy`). Custom kernels that load from
+their peers cost no more than a flag's way.
 """
 
 from collections.abc import Sequence
