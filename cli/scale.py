@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,9 @@ eidola replay scale job.eidola --to 1024 --data-parallel 128 --tensor-parallel 8
 
 eidola replay scale stages.eidola --pipeline-parallel 8 --micro-batches 32 --schedule zb-h1 -o deep.eidola"""
 
+Schedule = StrEnum(
+    "Schedule", {"gpipe": "gpipe", "one_f_one_b": "1f1b", "interleaved": "interleaved", "zb_h1": "zb-h1"}
+)
 Axis = Annotated[int | None, typer.Option(min=1, help="Ranks of the axis; default: as captured.")]
 TimeNs = Annotated[
     int | None, typer.Option(help="With --schedule: of a stage and micro-batch; default: measured.")
@@ -48,7 +52,7 @@ def scale_command(
     edit: Annotated[Path | None, typer.Option(help="TOML of what-ifs; see docs/scaling.md.")] = None,
     seed: Annotated[int, typer.Option(help="Start of the draws of added ranks' steps.")] = 0,
     schedule: Annotated[
-        str | None, typer.Option(help="Make a pipeline anew: gpipe, 1f1b, interleaved or zb-h1.")
+        Schedule | None, typer.Option(help="Make a pipeline of this schedule from measured passes.")
     ] = None,
     micro_batches: Annotated[
         int | None, typer.Option(min=1, help="With --schedule; default: as captured.")
@@ -84,7 +88,8 @@ def scale_command(
             raise UsageError("micro-batches, chunks and durations of passes are for --schedule; give one")
         with progress(enabled=not quiet) as show:
             made = write_scaled(
-                trace, output, gpus=to, law=law.value, replicas=replicas, fill=fill, parallel=parallel,
+                trace, output, gpus=to, replicas=replicas, fill=fill, parallel=parallel,
+                law="strong" if law is Law.strong else "weak",
                 axes={name: str(value) for name, value in parse_settings(axis, "--axis").items()},
                 edits=read_edits(edit) if edit else NONE, seed=seed, overwrite=overwrite, command=command,
                 progress=lambda done, total: show("scaling", done, total),
@@ -96,7 +101,7 @@ def scale_command(
                 "scale what it writes"
             )
         pipeline, told = make_pipeline(
-            trace, schedule, stages=pipeline_parallel, micro_batches=micro_batches, chunks=chunks,
+            trace, schedule.value, stages=pipeline_parallel, micro_batches=micro_batches, chunks=chunks,
             forward_ns=forward_ns, backward_ns=backward_ns, weight_ns=weight_ns, activation_bytes=activation_bytes,
         )  # fmt: skip
         made = write_schedule(pipeline, output, notes=told, overwrite=overwrite, command=command)

@@ -119,7 +119,8 @@ class Edits:
 
     def check_used(self) -> None:
         """Raise InputError for an entry that matched nothing in the whole job."""
-        for index, edit in enumerate((*self.kernels, *self.collectives)):
+        entries: tuple[KernelEdit | CollectiveEdit, ...] = (*self.kernels, *self.collectives)
+        for index, edit in enumerate(entries):
             if not self.used[index]:
                 what = (
                     f"kernel match = {edit.match.pattern!r}"
@@ -133,7 +134,8 @@ class Edits:
     def notes(self) -> list[str]:
         """Say what was edited, and how often."""
         told = []
-        for index, edit in enumerate((*self.kernels, *self.collectives)):
+        entries: tuple[KernelEdit | CollectiveEdit, ...] = (*self.kernels, *self.collectives)
+        for index, edit in enumerate(entries):
             if isinstance(edit, KernelEdit):
                 told.append(f"edit: {self.used[index]} spans like {edit.match.pattern!r} x {edit.factor}")
             else:
@@ -259,7 +261,7 @@ def _matrix(path: Path, value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def zipf_matrix(members: int, exponent: Decimal, seed: int, copy: int, sequence: int) -> Ints:
-    """Return (N, N) weights: who is k-th in popularity has 1/k**exponent; the order is drawn, the same for all rows.
+    """Return (N, N) weights: the k-th in popularity has 1/k**exponent; their order is drawn, alike in all rows.
 
     The draw is by index: of the seed, the copy of the group and the operation's sequence. Powers are decimal, which
     every machine rounds alike.

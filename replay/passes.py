@@ -13,14 +13,14 @@ from pathlib import Path
 from ..schemas import Trace, UsageError
 from .lowering.axes import find_axes
 from .lowering.plan import make_plan
-from .schedules import Pipeline, Schedule
+from .schedules import Pipeline
 
 _PASS = re.compile(r"(forward|backward|weight)[ _#]*\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Mean durations in ns a stage and micro-batch; `micro_batches` a step; bytes that a stage sends another, or 0."""
+    """Mean durations in ns a stage and micro-batch; `micro_batches` a step; bytes between stages, or 0."""
 
     forward_ns: tuple[int, ...]
     backward_ns: tuple[int, ...]
@@ -42,8 +42,8 @@ class Passes:
 def measure(trace: Trace) -> Passes:
     """Return the passes of a captured pipeline, a rank a stage.
 
-    Raises UsageError, saying what is missing, where the trace has no annotated micro-batches, or where its ranks are
-    no pipeline.
+    Raises UsageError, saying what is missing, where the trace has no annotated micro-batches, or its ranks are no
+    pipeline.
     """
     ranks = trace.ranks()
     _check_stages(trace, ranks)
@@ -68,7 +68,7 @@ def measure(trace: Trace) -> Passes:
 
 def make_pipeline(
     trace: Trace | str | Path,
-    schedule: Schedule,
+    schedule: str,
     *,
     stages: int | None = None,
     micro_batches: int | None = None,
@@ -80,14 +80,14 @@ def make_pipeline(
 ) -> tuple[Pipeline, list[str]]:
     """Return a pipeline of `stages` for `write_schedule`, and in sentences where its numbers are from.
 
-    What is not given is measured in `trace`: durations a stage and micro-batch, bytes between stages. Raises UsageError
-    for what neither says.
+    What is not given is measured in `trace`: durations a stage and micro-batch, bytes between stages. Raises
+    UsageError for what neither says.
     """
     source = trace if isinstance(trace, Trace) else Trace(trace)
     if forward_ns is not None and backward_ns is not None:
         if stages is None or micro_batches is None or activation_bytes is None:
             raise UsageError(
-                "with --forward-ns and --backward-ns give --pipeline-parallel, --micro-batches and --activation-bytes"
+                "with --forward-ns and --backward-ns give --pipeline-parallel, --micro-batches, --activation-bytes"
             )
         weight = () if weight_ns is None else (weight_ns,) * stages
         found = Passes(
@@ -133,7 +133,7 @@ def _check_stages(trace: Trace, ranks: list[int]) -> None:
     if others or not axes.digits:
         raise UsageError(
             f"{trace.path}: its ranks are {', '.join(others) or 'in no group'}, and a schedule is made for a GPU a "
-            "stage; take the durations of a stage's passes from it, and give them with --forward-ns and --backward-ns"
+            "stage; take the durations of a stage's passes from it, and give them by --forward-ns, --backward-ns"
         )
 
 

@@ -1,7 +1,7 @@
 """The scaling verb as a trace: `write_scaled` writes an ordinary trace of N ranks, for every exporter to read.
 
-It goes through the same plan, laws, draws and edits as `scale`; lowered at its own size it is the program that `scale`
-makes, apart from which times count as captured. Ranks that nobody captured are `virtual`, and keep no clock.
+It has the plan, laws, draws and edits of `scale`; lowered at its own size it is the program that `scale` makes,
+apart from which times count as captured. Ranks that nobody captured are `virtual`, and keep no clock.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,9 +40,10 @@ def write_scaled(
     command: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
-    """Write `trace` at `gpus` GPUs, or with the axes in `parallel`, to the folder `output`; arguments as of `scale`.
+    """Write `trace` at `gpus` GPUs, or with the axes in `parallel`, to `output`; arguments as of `scale`.
 
-    Notes hold what was asked and, in sentences, what was extrapolated. `progress` is called with (ranks done, ranks).
+    Notes hold what was asked and, in sentences, what was extrapolated. `progress` is called with (ranks done,
+    ranks).
     Raises UsageError for shapes that make no sense, for traces of peer writes (their law is that of the GPU count:
     replay them with `--gpus`), and where an edit asks for another algorithm of a collective than a trace can hold.
     """

@@ -3,22 +3,21 @@
 Schedules and their bubbles (p stages, m micro-batches, equal stages, communication free):
 
 - `gpipe`: all forwards, then all backwards; (p - 1)(F + B). Huang et al., "GPipe", 2019.
-- `1f1b`: p - stage forwards, then one backward, one forward; the same bubble, less memory. Narayanan et al., "Efficient
-  Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", 2021.
+- `1f1b`: p - stage forwards, then one backward, one forward; the same bubble, less memory. Narayanan et al.,
+  "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", 2021.
 - `interleaved`: v chunks of layers a stage; (p - 1)(F + B) / v. The same paper.
-- `zb-h1`: backward split into input (B) and weight (W) gradients, W filling the bubble; (p - 1)(F + B - W). Qi et al.,
-  "Zero Bubble Pipeline Parallelism", 2024.
+- `zb-h1`: backward split into input (B) and weight (W) gradients, W filling the bubble; (p - 1)(F + B - W).
+  Qi et al., "Zero Bubble Pipeline Parallelism", 2024.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from ..schemas import Trace, TraceWriter, UsageError
 
-Schedule = Literal["gpipe", "1f1b", "interleaved", "zb-h1"]
-SCHEDULES: tuple[str, ...] = get_args(Schedule)
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb-h1")
 
 
 class Task(NamedTuple):
@@ -36,7 +35,7 @@ class Pipeline:
     `backward_ns` holds the weight gradients too, except with `zb-h1`, which runs them for `weight_ns`.
     """
 
-    schedule: Schedule
+    schedule: str
     micro_batches: int
     forward_ns: tuple[int, ...]
     backward_ns: tuple[int, ...]
@@ -61,7 +60,7 @@ class Pipeline:
             raise UsageError("interleaved has at least 2 chunks a stage (--chunks), the other schedules 1")
         if self.schedule == "interleaved" and self.micro_batches % stages:
             raise UsageError(
-                f"interleaved runs micro-batches in rounds of the {stages} stages; {self.micro_batches} are no multiple"
+                f"interleaved runs rounds of {stages} micro-batches; {self.micro_batches} is no multiple"
             )
         if min((*self.forward_ns, *self.backward_ns, *self.weight_ns, self.activation_bytes)) < 0:
             raise UsageError("durations and sizes of a pipeline are 0 or more")
@@ -168,7 +167,7 @@ def write_schedule(
     overwrite: bool = False,
     command: str | None = None,
 ) -> Trace:
-    """Write the trace `output` of one pipeline, a rank a stage: passes as kernels, activations as sends and receives.
+    """Write the trace `output` of one pipeline, a rank a stage: passes as kernels, messages between them.
 
     Times are those of free communication; replay waits for the messages. `notes` say where durations are from.
     Raises UsageError where `output` is taken.
@@ -260,7 +259,7 @@ class _Stage:
         self.edges.append({"before": before, "after": after, "kind": "event", "origin": "inferred"})
 
     def _part(self, span: int, operation: str, peer: int, task: Task, start_ns: int, end_ns: int) -> None:
-        """Number an operation by kind, micro-batch and chunk, alike at both ends."""
+        """Add an operation, numbered by kind, micro-batch and chunk, alike at both ends."""
         m, v = self.pipeline.micro_batches, self.pipeline.chunks
         sequence = ((task.kind == "backward") * m + task.micro_batch) * v + task.chunk
         self.parts.append(

@@ -1,14 +1,15 @@
 """Axes of parallelism: which digits of a rank's number are tensor, context, expert, data and pipeline parallel.
 
-A communicator whose ranks form a grid (contiguous, strided, or both) spans some digits of a mixed-radix rank number.
+A communicator whose ranks form a grid (contiguous, strided, or both) spans some digits of a mixed-radix number.
 Where all communicators fit one such number, its digits are the job's axes. A digit's axis is what the user says, or
-what the framework's name of a communicator says, or it is inferred: point-to-point only is pipeline, all-to-all only
-is expert, contiguous is tensor, strided is data. What these leave open is refused by name.
+what the framework's name of a communicator says, or it is inferred: point-to-point only is pipeline, all-to-all
+only is expert, contiguous is tensor, strided is data. What these leave open is refused by name.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from ...schemas import UsageError
@@ -75,12 +76,12 @@ def find_axes(
 ) -> Axes:
     """Find the axes of a job of `ranks`; `operations` by communicator, `given` axes by its name or description.
 
-    A job of one digit is of the only axis in `wanted`, or data parallel. Raises UsageError, naming the communicator,
-    where groups fit no common grid, or where an axis cannot be told.
+    A job of one digit is of the only axis in `wanted`, or data parallel. Raises UsageError, naming the
+    communicator, where groups fit no common grid, or where an axis cannot be told.
     """
     levels = {name: _levels(group, ranks) for name, group in groups.items()}
     bounds = _bounds(levels, ranks)
-    digits = tuple(Digit(low, high // low) for low, high in zip(bounds, bounds[1:], strict=False))
+    digits = tuple(Digit(low, high // low) for low, high in pairwise(bounds))
     spans = {
         name: tuple(
             i
@@ -101,8 +102,8 @@ def _levels(group: Group, ranks: int) -> list[tuple[int, int]]:
         return [(1, ranks)] if ranks > 1 else []
     if not group.complete:
         raise UsageError(
-            f"communicator {group.label}: only {len(group.members)} of its {group.size} members were captured, so its "
-            "axis cannot be told; capture all of them, or scale without axes"
+            f"communicator {group.label}: only {len(group.members)} of its {group.size} members were captured, so "
+            "its axis cannot be told; capture all of them, or scale without axes"
         )
     places = sorted(group.members.values())
     offsets = [place - places[0] for place in places]
@@ -189,8 +190,8 @@ def _infer(axes: Axes, operations: Mapping[str, set[str]], wanted: list[str]) ->
         if other:
             who = own[0] if own else next((n for n, s in axes.spans.items() if i in s), "of all ranks")
             raise UsageError(
-                f"communicator {who!r} (ranks {digit.stride} apart, {digit.size} of them) looks {axis} parallel, and "
-                f"so do ranks {other.stride} apart; say what each is, as in --axis {who}=data"
+                f"communicator {who!r} (ranks {digit.stride} apart, {digit.size} of them) looks {axis} parallel, "
+                f"and so do ranks {other.stride} apart; say what each is, as in --axis {who}=data"
             )
         digit.axis, digit.known_by = axis, "inferred"
 
@@ -234,13 +235,13 @@ def _check_axis(axes: Axes, axis: str, size: int) -> None:
     if not axes.of(axis):
         have = ", ".join(f"{a} {axes.size(a)}" for a in AXES if axes.of(a)) or "none"
         raise UsageError(
-            f"{flag}: the capture has no {axis} axis (its axes: {have}), so nobody measured what it does; capture one, "
-            "say which communicator it is with --axis NAME=" + axis
+            f"{flag}: the capture has no {axis} axis (its axes: {have}), so nobody measured what it does; capture "
+            "one, or say which communicator it is with --axis NAME=" + axis
         )
     if axis == "pipeline":
         raise UsageError(
-            f"{flag}: the capture's pipeline has {captured} stages, and another depth is another schedule; make it with "
-            "--schedule 1f1b (or gpipe, interleaved, zb-h1)"
+            f"{flag}: the capture's pipeline has {captured} stages, and another depth is another schedule; make it "
+            "with --schedule 1f1b (or gpipe, interleaved, zb-h1)"
         )
     if axis == "context":
         raise UsageError(

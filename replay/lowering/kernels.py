@@ -15,7 +15,7 @@ TENSOR_LAW = "GEMM and attention kernels (by name) x {}; all other kernels as ca
 
 
 def compute_law(item: Item, plan: Plan) -> Fraction:
-    """Return the law's factor: what the GPU does scales with the batch, sharded kernels with the tensor axis too."""
+    """Return the law's factor: what a GPU does follows the batch, sharded kernels the tensor axis too."""
     if item.parts or item.kind not in ("kernel", "copy", "phase"):
         return Fraction(1)
     return plan.batch * (plan.sharding if SHARDED.search(item.name) else 1)

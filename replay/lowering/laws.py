@@ -2,9 +2,9 @@
 
 Data parallel: the buffer of an all-reduce is constant. FSDP: the full parameters are constant, so shards of
 all-gather shrink while reduce-scatter's whole input stays. Expert parallel: the bytes a rank sends in an all-to-all
-are constant, so every peer's share shrinks. Tensor parallel: the message (a layer's activations) is constant, and as
-every GPU then holds less of the weights, buffers of data-parallel groups shrink with it. Strong scaling divides the
-batch, and with it what depends on it: all-to-all, send and receive, and the messages of tensor-parallel groups.
+are constant, so every peer's share shrinks. Tensor parallel: the message (a layer's activations) is constant, and
+as every GPU then holds less of the weights, buffers of data-parallel groups shrink with it. Strong scaling
+divides the batch, and what depends on it: all-to-all, send and receive, and the messages of tensor-parallel groups.
 """
 
 from fractions import Fraction

@@ -76,7 +76,7 @@ class Matcher:
         return instance
 
     def _block(self, gpu: int, part: Part) -> int:
-        """Return what tells copies of a part's operation apart: those of its group, or where two talk, of the job."""
+        """Return what tells copies of an operation apart: that of its group; where two ranks talk, of the job."""
         layout = self.plan.layout
         return layout.block[gpu] if part.operation in _PAIR else layout.copy(part.communicator, gpu)
 

@@ -62,14 +62,15 @@ class Sizer:
 
     def _weights(self, instance: Instance, edits: list[CollectiveEdit]) -> Ints | None:
         """Return (N, N) weights of an all-to-all that edits make uneven, or None."""
-        members, weights = len(instance.members), None
+        members = len(instance.members)
+        weights: Ints | None = None
         for edit in edits:
             if edit.matrix is not None:
                 weights = np.array(edit.matrix, np.int64)
                 if len(weights) != members:
                     raise UsageError(
-                        f"{self.edits.path}: a matrix of {len(weights)} ranks for {instance.operation} of {members} in "
-                        f"communicator {instance.name!r}; give one row and column a member"
+                        f"{self.edits.path}: a matrix of {len(weights)} ranks for {instance.operation} of "
+                        f"{members} in communicator {instance.name!r}; give one row and column a member"
                     )
             elif edit.zipf is not None:
                 seed = self.plan.seed

@@ -2,7 +2,8 @@
 
 An added rank repeats its source rank, so who is slow stays slow; each of its steps takes all its durations from one
 step of that source, drawn by index (seed, rank, step). Steps are the profiler's annotations (`ProfilerStep#12`,
-`step 3`). An item belongs to the step in which its host launched it. Lanes whose steps hold unlike items keep theirs.
+`step 3`). An item belongs to the step in which its host launched it. Lanes whose
+steps hold unlike items keep theirs.
 """
 
 from bisect import bisect_right
@@ -15,7 +16,7 @@ from .retiming import replaced_work
 
 @dataclass(frozen=True)
 class Steps:
-    """Items of a rank, by step and lane, of the lanes whose steps are alike; `count` steps, 0 or 1: nothing to draw."""
+    """Items of a rank, by step and lane, where its steps are alike; with `count` 0 or 1 nothing is drawn."""
 
     count: int
     lanes: tuple[tuple[tuple[Item, ...], ...], ...] = ()

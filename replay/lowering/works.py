@@ -51,8 +51,8 @@ class Works:
         if drawing:
             lanes = min(len(self._steps[rank].lanes) for rank in drawing)
             told.append(
-                f"added ranks draw whole steps of their source rank (seed {self.plan.seed}); {lanes} or more lanes a "
-                "rank hold the same items in every step, the others repeat"
+                f"added ranks draw whole steps of their source rank (seed {self.plan.seed}); {lanes} or more lanes "
+                "a rank hold the same items in every step, the others repeat"
             )
         if single:
             told.append(

@@ -21,7 +21,7 @@ def groups(rank: int, tensor: int, data: int, names) -> list[dict]:
 
 
 def job(path: Path, mesh: str = "named", tensor: int = 2, data: int = 2, steps: int = 1) -> Trace:
-    """Each step: a GEMM, a tensor all-reduce, an elementwise kernel, a data all-reduce; slower with rank and step."""
+    """Each step: a GEMM, a tensor all-reduce, an elementwise kernel, a data all-reduce; slower by rank and step."""
     rows = {}
     for rank in range(tensor * data):
         mine = {"spans": [], "collectives": [], "dependencies": []}

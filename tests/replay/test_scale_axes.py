@@ -1,5 +1,7 @@
 """Axes of parallelism, found in communicators; shapes that make no sense are refused with the reason."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ def test_copies_partition_the_gpus_and_keep_their_axis(shape, tensor, data):
                 copies.setdefault(layout.copies[name][gpu], []).append(gpu)
         size = wanted.get(axes.axis_of(name), group.size)
         assert all(len(members) == size for members in copies.values())
-        strides = {b - a for members in copies.values() for a, b in zip(members, members[1:], strict=False)}
+        strides = {b - a for members in copies.values() for a, b in pairwise(members)}
         assert len(strides) == 1
 
 

@@ -87,7 +87,7 @@ def test_added_ranks_draw_whole_steps_and_captured_ones_keep_theirs(tmp_path):
 
 
 def test_sizes_follow_their_axes(tmp_path):
-    """Tensor: message kept. Data: the shard of the weights, and so the buffer, halves as the tensor axis doubles."""
+    """Tensor: message kept. Data: a GPU's weights, and so the buffer, halve as the tensor axis doubles."""
     trace = job(tmp_path / "t")
     scaled = write_scaled(trace, tmp_path / "s", parallel={"tensor": 4, "data": 8}, law="strong")
     rows = scaled.read("collectives", ranks=[5]).to_pylist()
