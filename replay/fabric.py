@@ -6,6 +6,7 @@ destination modulo their number picks one (destination-mod-k, as static fat-tree
 links, never with pairs of endpoints.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,9 +151,10 @@ class FabricBuilder:
     gpu: str = ""
     _names: list[str] = field(default_factory=list)
     _store: list[bool] = field(default_factory=list)
-    _links: list[tuple[int, ...]] = field(default_factory=list)
+    _links: "array[int]" = field(default_factory=lambda: array("q"))  # six numbers a link
     _rules: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)
-    _choices: list[list[int]] = field(default_factory=list)
+    _choices: "array[int]" = field(default_factory=lambda: array("q"))
+    _sizes: "array[int]" = field(default_factory=lambda: array("q"))  # of each set of choices
     _computing: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -186,8 +188,8 @@ class FabricBuilder:
             raise UsageError(
                 f"fabric {self.name}, link {where}: rate and latency must be at least 1 MB/s and 1 ps"
             )
-        self._links.append((source, destination, rate_mb_per_s, latency_ps, header_bytes, payload_bytes))
-        return len(self._links) - 1
+        self._links.extend((source, destination, rate_mb_per_s, latency_ps, header_bytes, payload_bytes))
+        return len(self._links) // 6 - 1
 
     def duplex(self, a: int, b: int, *args: int, **kwargs: int) -> tuple[int, int]:
         """Add a link each way; return (a to b, b to a)."""
@@ -200,8 +202,16 @@ class FabricBuilder:
 
         Without `stride` all of them share `choices[0]`. Earlier rules of a node win.
         """
-        self._rules.setdefault(node, []).append((low, high, stride or max(1, high - low), len(self._choices)))
-        self._choices += [list(c) for c in choices]
+        self._rules.setdefault(node, []).append((low, high, stride or max(1, high - low), len(self._sizes)))
+        for links in choices:
+            self._sizes.append(len(links))
+            self._choices.extend(links)
+
+    def rule_each(self, node: int, low: int, high: int, links: Ints, stride: int = 1) -> None:
+        """At `node`, send destinations in [low, high) over the one link `links[(destination - low) // stride]`."""
+        self._rules.setdefault(node, []).append((low, high, stride, len(self._sizes)))
+        self._sizes.frombytes(np.ones(len(links), np.int64).tobytes())
+        self._choices.frombytes(np.asarray(links, np.int64).tobytes())
 
     def build(self) -> Fabric:
         """Return the finished fabric. Switches that compute are numbered after the GPUs, before all other nodes."""
@@ -210,6 +220,7 @@ class FabricBuilder:
         place = np.argsort(order)
         self._lead()
         links = np.array(self._links, np.int64).reshape(-1, 6)
+        sizes = np.array(self._sizes, np.int64)
         per_node = [self._rules.get(n, []) for n in order]
         rules = np.array([r for rules in per_node for r in rules], np.int64).reshape(-1, 4)
         return Fabric(
@@ -231,21 +242,21 @@ class FabricBuilder:
             rule_high=rules[:, 1].copy(),
             rule_stride=rules[:, 2].copy(),
             rule_base=rules[:, 3].copy(),
-            choice_first=_first([len(c) for c in self._choices]),
-            choices=np.array([link for c in self._choices for link in c], np.int64),
+            choice_first=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            choices=np.array(self._choices, np.int64),
         )
 
     def _lead(self) -> None:
         """Add rules to each computing switch for all that reach it directly or over NICs and plain switches."""
         into: dict[int, list[int]] = {}
-        for link, ends in enumerate(self._links):
-            into.setdefault(ends[1], []).append(link)
+        for link, end in enumerate(self._links[1::6]):
+            into.setdefault(end, []).append(link)
         stops = {*range(self.endpoints), *self._computing}
         for number, switch in enumerate(self._computing, self.endpoints):
             seen, edge = {switch}, [switch]
             while edge:
                 for link in into.get(edge.pop(0), []):
-                    before = self._links[link][0]
+                    before = self._links[6 * link]
                     if before in seen:
                         continue
                     seen.add(before)

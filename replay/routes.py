@@ -8,6 +8,8 @@ from ..schemas import UsageError
 from .fabric import Fabric, Ints
 
 _PAIRS_AT_ONCE = 1 << 20
+_ALL = 2048  # GPUs up to which every pair is followed
+_SAMPLE = 1 << 20  # pairs drawn of larger fabrics
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,18 @@ class Routes:
     """Pairs of different GPUs, how many of them have a route of each number of links, and the most used link.
 
     `lengths[n]` pairs have n links; `busiest` is the link on the most routes (-1: none), `busiest_pairs` how many.
+    With `sampled` the pairs were drawn, otherwise they are all.
     """
 
     pairs: int
     lengths: dict[int, int]
     busiest: int
     busiest_pairs: int
+    sampled: bool = False
 
 
 def check_routes(fabric: Fabric) -> Routes:
-    """Follow the route of every ordered pair of GPUs.
+    """Follow the static route of every ordered pair of GPUs; above 2,048 GPUs, of about a million drawn pairs.
 
     Raises UsageError, naming the pair and the way so far, where a route ends before its destination or loops.
     """
@@ -32,22 +36,28 @@ def check_routes(fabric: Fabric) -> Routes:
         return Routes(fabric.gpus * (fabric.gpus - 1), {}, -1, 0)
     lengths: dict[int, int] = {}
     uses = np.zeros(fabric.links, np.int64)
-    step = max(1, _PAIRS_AT_ONCE // fabric.gpus)
-    for low in range(0, fabric.gpus, step):
-        sources = np.arange(low, min(low + step, fabric.gpus))
-        _follow(fabric, sources, lengths, uses)
+    sampled = fabric.gpus > _ALL
+    if sampled:
+        draw = np.random.default_rng(fabric.gpus)
+        _follow(fabric, *draw.integers(0, fabric.gpus, (2, _SAMPLE)), lengths, uses)
+    else:
+        step = max(1, _PAIRS_AT_ONCE // fabric.gpus)
+        for low in range(0, fabric.gpus, step):
+            sources = np.arange(low, min(low + step, fabric.gpus))
+            everyone = np.tile(np.arange(fabric.gpus), len(sources))
+            _follow(fabric, np.repeat(sources, fabric.gpus), everyone, lengths, uses)
     busiest = int(uses.argmax())
-    return Routes(sum(lengths.values()), dict(sorted(lengths.items())), busiest, int(uses[busiest]))
+    return Routes(sum(lengths.values()), dict(sorted(lengths.items())), busiest, int(uses[busiest]), sampled)
 
 
-def _follow(fabric: Fabric, sources: Ints, lengths: dict[int, int], uses: Ints) -> None:
-    """Follow all routes from `sources`, all of them a link at a time; count lengths and uses."""
-    source = np.repeat(sources, fabric.gpus)
-    destination = np.tile(np.arange(fabric.gpus), len(sources))
+def _follow(fabric: Fabric, source: Ints, destination: Ints, lengths: dict[int, int], uses: Ints) -> None:
+    """Follow the routes of these pairs, all of them a link at a time; count lengths and uses."""
     going = source != destination
     source, destination = source[going], destination[going]
     node = source
     for length in range(1, len(fabric.node_names) + 1):
+        if not len(source):
+            return
         link = next_links(fabric, node, destination)
         if (link < 0).any():
             break
@@ -56,10 +66,7 @@ def _follow(fabric: Fabric, sources: Ints, lengths: dict[int, int], uses: Ints) 
         there = node == destination
         if there.any():
             lengths[length] = lengths.get(length, 0) + int(there.sum())
-        source, destination, node = source[~there], destination[~there], node[~there]
-        if not len(source):
-            return
-        link = link[~there]
+        source, destination, node, link = (x[~there] for x in (source, destination, node, link))
     broken = int(np.flatnonzero(link < 0)[0]) if (link < 0).any() else 0
     fabric.route(int(source[broken]), int(destination[broken]))  # raises, and names the way
     raise UsageError(f"fabric {fabric.name}: routes loop; check the rules")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from ...schemas.lazy import attach
 
 if TYPE_CHECKING:
+    from ..routes import check_routes
     from .catalogue import fabric, load, preset, preset_names
-    from .check import check_routes
 
 __all__ = ["check_routes", "fabric", "load", "preset", "preset_names"]
 
-__getattr__ = attach(__name__, catalogue="fabric load preset preset_names", check="check_routes")
+__getattr__ = attach(__name__, catalogue="fabric load preset preset_names check_routes")

@@ -9,13 +9,14 @@ from typing import Any
 from ...schemas import UsageError
 from ..fabric import Fabric, FabricBuilder
 from ..fabric_toml import load
+from ..routes import check_routes
 from .boxes import BOXES
 from .clos import three_level
 from .dragonfly import dragonfly
 from .scaleout import fat_tree, rail_optimised
 from .torus import torus
 
-__all__ = ["fabric", "load", "preset", "preset_names"]
+__all__ = ["check_routes", "fabric", "load", "preset", "preset_names"]
 
 SCALE_OUT: dict[str, Callable[..., Fabric]] = {
     "rail-optimised": rail_optimised,

@@ -8,6 +8,8 @@ static: which spine depends on the destination alone, spread over boxes and GPUs
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...schemas import UsageError
 from ..fabric import Fabric, FabricBuilder
 from .boxes import Box
@@ -79,27 +81,28 @@ def rail_optimised(name: str, box: Box, gpus: int, leaf_ports: int = 64, sharp: 
             pairs = [builder.duplex(leaf, spine, *box.net.args()) for spine in spines]
             back[-1].append([down for _, down in pairs])
             up = [u for u, _ in pairs]
-            builder.rule(leaf, group[0] * box.gpus, min(group[-1] * box.gpus + box.gpus, gpus),
-                         [_at_leaf(hosts, leaf, rail, b, up) for b in group], stride=box.gpus)  # fmt: skip
+            for b in group:
+                _at_leaf(hosts, leaf, rail, b)
             builder.rule(leaf, 0, gpus, [_spread(up, box.gpus)])
+    nics = np.arange(sum(len(nics) for nics in hosts.nics))  # in the order of their GPUs
+    leaf_of = np.array(back)[nics // box.nics // below, nics % box.nics]  # [nic][spine]
     for s, spine in enumerate(spines):
-        rails = [[leaves[box.nic_of(i)][s] for i in range(box.gpus)] for leaves in back]
-        builder.rule(spine, 0, gpus, rails, stride=below * box.gpus)
+        builder.rule_each(spine, 0, gpus, leaf_of[:, s], stride=box.gpus // box.nics)
     return builder.build()
 
 
-def _at_leaf(hosts: Hosts, leaf: int, rail: int, box: int, up: list[int]) -> list[int]:
-    """Return the link from a rail's leaf to each GPU of a box: down to the rail's own NIC, up for the others.
+def _at_leaf(hosts: Hosts, leaf: int, rail: int, box: int) -> None:
+    """Connect a box's NIC of this rail, if it has one, and send down what is for its GPUs.
 
-    One set of as many links as a box has GPUs: destination-mod-k then picks by the GPU's place in its box.
+    A rule a box: a single one would have to offer the ways down and up as if they were choices.
     """
-    down = -1
-    if rail < len(hosts.nics[box]):
-        nic = hosts.nics[box][rail]
-        out, down = hosts.builder.duplex(nic, leaf, *hosts.box.net.args())
-        hosts.builder.rule(nic, 0, hosts.builder.endpoints, [[out]])
-    own = [i for i in hosts.locals(box) if hosts.box.nic_of(i) == rail]
-    return [down if i in own else up[(box + i) % len(up)] for i in range(hosts.gpus)]
+    if rail >= len(hosts.nics[box]):
+        return
+    nic = hosts.nics[box][rail]
+    out, down = hosts.builder.duplex(nic, leaf, *hosts.box.net.args())
+    hosts.builder.rule(nic, 0, hosts.builder.endpoints, [[out]])
+    own = [box * hosts.gpus + i for i in hosts.locals(box) if hosts.box.nic_of(i) == rail]
+    hosts.builder.rule(leaf, own[0], own[-1] + 1, [[down]])
 
 
 def _spread(up: list[int], gpus: int) -> list[int]:
