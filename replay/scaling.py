@@ -30,9 +30,9 @@ def scale(
     One group (default): GPU t repeats captured rank t modulo the ranks, communicators of all ranks grow to all
     GPUs, by `law`, and smaller ones repeat with their ranks. `parallel`: sizes by axis (`{"data": 64}`); each
     communicator grows with the axis that it spans, which `axes` gives by its name or description where it cannot
-    be told. `replicas`: the whole job repeats, `gpus` a multiple of its ranks, and nothing grows. Captured ranks
-    keep their durations; added ones draw whole steps of the rank that they repeat, from `seed`. Scaled to the captured
-    number of ranks, the program is the one that `lower` makes.
+    be told. `replicas`: the whole job repeats, `gpus` a multiple of its ranks, and nothing grows. Captured
+    ranks keep their durations; added ones draw whole steps of the rank that they repeat, from `seed`. Scaled to the
+    captured number of ranks, the program is the one that `lower` makes.
 
     Raises UsageError for shapes that make no sense, and for ranks that the capture lacks unless `fill` lets
     captured ranks stand for them.
