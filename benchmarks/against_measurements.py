@@ -58,7 +58,7 @@ TABLES: dict[str, Table] = {
     "STAS_H200x8_16G:NVLS": Table("hgx-h100", contains="NVLS", algorithm="nvls", excludes="=0"),
     "STAS_H200x8_16G:ring": Table("hgx-h100", contains="Ring", algorithm="ring"),
     "H100_tritondist57": Table("hgx-h100", contains="default"),
-    "XLA_H100_all_reduce": Table("hgx-h100", gpus=8, algorithm="ring"),
+    "XLA_H100_all_reduce": Table("hgx-h100", gpus=8),
     "XLA_H100_all_gather": Table("hgx-h100", gpus=8),
     "XLA_H100_reduce_scatter": Table("hgx-h100", gpus=8),
     "XLA_H100_alltoall": Table("hgx-h100", gpus=8),

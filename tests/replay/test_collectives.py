@@ -254,6 +254,16 @@ def test_rings_of_a_full_mesh_use_every_link_once():
     assert len({pair for ring in rings for pair in zip(ring, ring[1:] + ring[:1], strict=True)}) == 56
 
 
+@pytest.mark.parametrize("gpus", [3, 4, 5, 7, 8])
+def test_rings_of_part_of_a_full_mesh_use_every_link_alike(gpus):
+    fabric, size = preset("mi300x", 8), 60 * 1024
+    rows = program(fabric, range(gpus), (Operation("all_reduce", size * gpus), Tuning("ring"))).message_rows()
+    away = rows["source"] != rows["destination"]
+    busy = Counter(zip(rows["source"][away].tolist(), rows["destination"][away].tolist(), strict=True))
+    assert len(busy) == gpus * (gpus - 1)
+    assert len(set(busy.values())) == 1
+
+
 @pytest.mark.parametrize("name", ["hgx-h100", "mi300x", "dgx1-v100"])
 def test_hops_between_boxes_stay_on_a_rail_and_spread_over_nics(name):
     fabric = preset(name, 32)
