@@ -115,7 +115,7 @@ def _leaf(work: Work, rank: int) -> int:
     if not found:
         raise UsageError(
             f"{work.operation.operation}, algorithm {work.tuning.algorithm}: GPU {work.members[rank]} reaches no "
-            f"network switch of fabric {work.fabric.name} that reduces; set sharp=true, or take another algorithm"
+            f"network switch of fabric {work.fabric.name} that reduces; set sharp=1, or take another algorithm"
         )
     return found[0]
 
@@ -125,6 +125,6 @@ def _root(work: Work, leaves: list[int], place: int) -> int:
     if not above:
         raise UsageError(
             f"{work.operation.operation}, algorithm {work.tuning.algorithm}: no switch of fabric "
-            f"{work.fabric.name} that reduces joins the leaves of a rail; set sharp=true, or take another algorithm"
+            f"{work.fabric.name} that reduces joins the leaves of a rail; set sharp=1, or take another algorithm"
         )
     return above[place % len(above)]

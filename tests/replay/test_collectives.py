@@ -341,7 +341,7 @@ def test_a_ring_step_takes_what_nccl_says():
         (Operation("all_reduce", 8), Tuning("best"), 4, "no algorithm 'best'; it has ring, tree"),
         (Operation("all_reduce", 8), Tuning("nvls"), 4, "works inside one box"),
         (Operation("all_reduce", 8), Tuning("nvls_tree"), 4, "no switch of fabric star that reduces"),
-        (Operation("all_reduce", 8), Tuning("sharp"), 4, "reaches no network switch.*sharp=true"),
+        (Operation("all_reduce", 8), Tuning("sharp"), 4, "reaches no network switch.*sharp=1"),
         (Operation("dispatch", 8), Tuning("direct"), 4, "dispatch without split sizes"),
         (Operation("all_to_allv", 8), Tuning("direct"), 4, "without split sizes"),
         (Operation("all_to_allv", 8, splits(3)), Tuning("direct"), 4, r"shape \(3, 3\) for 4 ranks"),
