@@ -1,11 +1,12 @@
 """Run a program on a fabric, with either engine, and say why where it cannot go on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ..schemas import StallError, UsageError
+from .changes import LinkChange
 from .fabric import Fabric
 from .outcome import Outcome
 from .program import Mode, Op, Program
@@ -30,6 +31,7 @@ def run(
     engine: Engine = "compiled",
     segment_bytes: int = SEGMENT_BYTES,
     buffer_bytes: int = 0,
+    changes: Sequence[LinkChange] = (),
     record: Record = "messages",
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -37,7 +39,8 @@ def run(
 
     `wait` serves the waits of mode POLL; `routing` chooses among links. Messages move in segments of
     `segment_bytes`; 0: whole. With `buffer_bytes`, each link has a buffer of that size where it enters a
-    switch, and waits for credit when it is full (lossless back-pressure); 0: unbounded queues. `record` keeps
+    switch, and waits for credit when it is full (lossless back-pressure); 0: unbounded
+    queues. `changes` slow links, fail and restore them at a time. `record` keeps
     agents, activities and links (`none`), also messages and waits, or also every hop. `progress` is called
     now and then with (messages landed, simulated picoseconds).
 
@@ -49,23 +52,25 @@ def run(
     if engine == "compiled":
         from .engine import compiled
 
-        final = compiled.run(program, fabric, wait, routing, segment_bytes, buffer_bytes, record, progress)
+        final = compiled.run(
+            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record, progress
+        )
     else:
-        final = reference(buffer_bytes)(
-            program, fabric, wait, routing, segment_bytes, buffer_bytes, record
+        final = reference(buffer_bytes, changes)(
+            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record
         ).run()
     outcome = Outcome(program, fabric, wait, segment_bytes, final)
     if blocked := outcome.blocked():
-        raise StallError(_stall(program, outcome, blocked))
+        raise StallError(_stall(program, outcome, blocked, changes))
     return outcome
 
 
-def reference(buffer_bytes: int) -> "type[ReferenceEngine]":
-    """Return the reference engine for unbounded queues (0), or for finite buffers."""
+def reference(buffer_bytes: int, changes: Sequence[LinkChange] = ()) -> "type[ReferenceEngine]":
+    """Return the reference engine for unbounded queues, or for finite buffers or links that change."""
     from .engine.reference import ReferenceEngine
-    from .engine.reference_credits import CreditEngine
+    from .engine.reference_ports import PortEngine
 
-    return CreditEngine if buffer_bytes else ReferenceEngine
+    return PortEngine if buffer_bytes or changes else ReferenceEngine
 
 
 def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: int, buffer_bytes: int) -> None:
@@ -137,7 +142,12 @@ def _refuse(program: Program, bad: np.ndarray, agent: np.ndarray, what: str) -> 
         raise UsageError(f"{name} of GPU {program.agent_endpoint[first]} {what}; the program is wrong")
 
 
-def _stall(program: Program, outcome: Outcome, blocked: list[tuple[int, int, int, int]]) -> str:
+def _stall(
+    program: Program,
+    outcome: Outcome,
+    blocked: list[tuple[int, int, int, int]],
+    changes: Sequence[LinkChange],
+) -> str:
     """Say who waits for what."""
     lines = [
         f"GPU {program.agent_endpoint[agent]}, {program.names[program.agent_name[agent]]}: waits for "
@@ -150,6 +160,11 @@ def _stall(program: Program, outcome: Outcome, blocked: list[tuple[int, int, int
     if outcome.final.loop:
         links = " -> ".join(f"[{outcome.fabric.link_name(link)}]" for link in outcome.final.loop)
         loop = f"; deadlock: the buffers of these links wait for one another: {links} -> the first"
+    rates = {
+        change.link: change.rate_mb_per_s for change in sorted(changes, key=lambda change: change.time_ps)
+    }
+    if down := [f"[{outcome.fabric.link_name(link)}]" for link, rate in rates.items() if rate == 0]:
+        loop += f"; links that are down: {', '.join(down[:_SHOWN])}"
     return (
         f"stalled at {when:.3f} us: {len(blocked)} of {program.agents} agents wait for flags that nobody will "
         f"raise: {'; '.join(lines)}{more}{loop}"

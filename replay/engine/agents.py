@@ -2,7 +2,6 @@
 
 from ..program import Mode, Op
 from ..waiting import Policy
-from .credits import join
 from .heap import push
 from .jit import jit
 from .layout import (
@@ -24,6 +23,7 @@ from .layout import (
     USED_MESSAGES,
 )
 from .links import append, choose, inject, no_entry, take_entry
+from .ports import join
 
 _COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
 _UNTIL, _RELATIVE = int(Mode.UNTIL), int(Mode.RELATIVE)
@@ -105,7 +105,7 @@ def shortage(net, sim, rows, size_bytes):
         return GROW_MESSAGES
     if no_entry(sim):
         return GROW_ENTRIES
-    if net.buffer_bytes and sim.register[SERVICES] == len(sim.services):
+    if net.queued and sim.register[SERVICES] == len(sim.services):
         return GROW_SERVICES
     if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
         return GROW_HOPS
@@ -165,8 +165,9 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     start = now
     if local:
         append(net, sim, link, index)
-    elif net.buffer_bytes:
-        join(sim, net.first_own + link, index, link, now)
+    elif net.queued:
+        join(net, sim, -1, index, link, now, now)
+        start = -1  # `depart` records it
     else:
         start = inject(net, sim, rows, link, index, now)
     if len(rows.messages):

@@ -5,22 +5,23 @@ then segments that reach links, by the link that they come from. `advance` runs 
 so that progress can be shown, memory grown, and an interrupt served, in Python.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ...schemas import UsageError
+from ..changes import LinkChange
 from ..fabric import Fabric
 from ..program import Program
 from ..routing import RoutingPolicy
 from ..waiting import WaitPolicy
 from . import layout
 from .agents import raise_flag, run_agent, set_timer
-from .credits import join, service
 from .heap import replace
 from .jit import jit
 from .layout import (
     BIN_PS,
+    CHANGES,
     DONE,
     EVENTS,
     FREE_ENTRY,
@@ -42,6 +43,7 @@ from .layout import (
     TIMERS,
 )
 from .links import TRANSIT, choose, enter, leave, no_entry, static_link
+from .ports import change, join, service
 
 _NEVER = np.iinfo(np.int64).max
 _SLOT_BITS = 31
@@ -138,8 +140,8 @@ def link_event(code, net, sim, rows, policy):
     slot = sim.entries[entry].message
     if transit:
         onward = choose(net, sim, net.links[link].destination, slot, sim.entries[entry].segment)
-        if net.buffer_bytes:
-            join(sim, link, entry, onward, now)
+        if net.queued:
+            join(net, sim, link, entry, onward, now, now)
         else:
             enter(net, sim, rows, onward, entry, now)
         return
@@ -170,10 +172,11 @@ def advance(code, net, sim, rows, policy, budget):
     """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
     register = sim.register
     agents = len(sim.agents)
+    margin = 4 + len(sim.ports) if len(net.changes) else 4  # what one event may add to the services
     for _ in range(budget):
         if no_entry(sim):
             return GROW_ENTRIES
-        if net.buffer_bytes and register[SERVICES] + 4 > len(sim.services):
+        if net.queued and register[SERVICES] + margin > len(sim.services):
             return GROW_SERVICES
         if register[TIMERS] + agents >= len(sim.timers):
             return GROW_TIMERS
@@ -181,7 +184,14 @@ def advance(code, net, sim, rows, policy, budget):
             return GROW_HOPS
         on_link = sim.heap[0].time if register[HEAP] > 0 else _NEVER
         on_timer = sim.timers[0].time if register[TIMERS] > 0 else _NEVER
-        if net.buffer_bytes and register[SERVICES] > 0 and sim.services[0].time < min(on_link, on_timer):
+        if register[CHANGES] < len(net.changes):
+            when = net.changes[register[CHANGES]].time_ps
+            service_at = sim.services[0].time if register[SERVICES] > 0 else _NEVER
+            if when <= min(on_link, on_timer, service_at):
+                register[NOW] = when
+                change(net, sim, when)
+                continue
+        if net.queued and register[SERVICES] > 0 and sim.services[0].time < min(on_link, on_timer):
             register[NOW] = sim.services[0].time
             service(net, sim, rows)
             continue
@@ -205,6 +215,7 @@ def run(
     routing: RoutingPolicy,
     segment_bytes: int,
     buffer_bytes: int,
+    changes: Sequence[LinkChange],
     record: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> layout.Final:
@@ -213,8 +224,14 @@ def run(
     `progress` is called with (messages landed, time in ps) every few million events.
     Raises UsageError where a message has no route.
     """
-    code, net = layout.code(program, routing), layout.net(fabric, segment_bytes, buffer_bytes, routing)
-    sim, rows = layout.sim(program, fabric, code.flow_of, buffer_bytes), layout.rows(program, record)
+    code, net = (
+        layout.code(program, routing),
+        layout.net(fabric, segment_bytes, buffer_bytes, routing, changes),
+    )
+    sim, rows = (
+        layout.sim(program, fabric, code.flow_of, buffer_bytes, bool(net.queued)),
+        layout.rows(program, record),
+    )
     settings = (int(policy.kind), policy.period_ps, policy.wake_ps, policy.arm_ps)
     while True:
         status = advance(code, net, sim, rows, settings, BUDGET)

@@ -4,11 +4,13 @@ Structured arrays keep what is used together in one cache line, and the number o
 small, which is what a call costs under Numba.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ..changes import LinkChange
 from ..fabric import Fabric
 from ..program import CALL_COLUMNS, OP_COLUMNS, Program
 from ..routing import RoutingPolicy
@@ -20,7 +22,8 @@ Records = npt.NDArray[np.void]
 NOW, HEAP, TIMERS, SERVICES, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(9)
 # Records are taken from those given back, else from those that were never used.
 FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(9, 13)
-REGISTERS = 13
+CHANGES = 13  # how many changes of links have happened
+REGISTERS = 14
 
 # What `advance` returns.
 DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE, GROW_SERVICES = range(8)
@@ -49,7 +52,8 @@ ORDER = "kind: before: after:"
 ENTRY = "start_ps message: segment: left: next: output: unused:"
 PORT = "room head: tail: next: offers:"
 EVENT = "time key"
-LINK = "destination rate latency_ps header_bytes payload_bytes"
+LINK = "source destination rate latency_ps header_bytes payload_bytes down"
+CHANGE = "time_ps link rate_mb_per_s"
 RULE = "low high stride base"
 CALL_ROW = "start_ps end_ps released_by"
 MESSAGE_ROW = (
@@ -79,6 +83,7 @@ class Net(NamedTuple):
     first_own: int
     segment_bytes: int
     buffer_bytes: int
+    queued: int  # whether segments wait in ports: where buffers are finite, or links change
     routing: int
     seed: int
     links: Records
@@ -87,6 +92,7 @@ class Net(NamedTuple):
     rules: Records
     choice_first: Ints
     choices: Ints
+    changes: Records  # of links, by time
 
 
 class Sim(NamedTuple):
@@ -171,9 +177,16 @@ def flows(program: Program, routing: RoutingPolicy) -> Ints:
     return flow
 
 
-def net(fabric: Fabric, segment_bytes: int, buffer_bytes: int, routing: RoutingPolicy) -> Net:
+def net(
+    fabric: Fabric,
+    segment_bytes: int,
+    buffer_bytes: int,
+    routing: RoutingPolicy,
+    changes: Sequence[LinkChange] = (),
+) -> Net:
     """Return the fabric's arrays, the endpoints' own links appended."""
     links = _records(LINK, fabric.links + fabric.endpoints)
+    links["source"][: fabric.links] = fabric.source
     links["destination"][: fabric.links] = fabric.destination
     links["destination"][fabric.links :] = np.arange(fabric.endpoints)
     links["rate"][: fabric.links] = fabric.rate_mb_per_s
@@ -185,12 +198,15 @@ def net(fabric: Fabric, segment_bytes: int, buffer_bytes: int, routing: RoutingP
     rules["low"], rules["high"] = fabric.rule_low, fabric.rule_high
     rules["stride"], rules["base"] = fabric.rule_stride, fabric.rule_base
     seed = routing.seed & 0x7FFFFFFF
-    return Net(fabric.links, segment_bytes, buffer_bytes, int(routing.kind), seed, links, fabric.store_and_forward,
-               fabric.rule_first, rules,
-               fabric.choice_first, fabric.choices)  # fmt: skip
+    changing = _records(CHANGE, len(changes))
+    for row, change in enumerate(sorted(changes, key=lambda change: change.time_ps)):
+        changing[row] = (change.time_ps, change.link, change.rate_mb_per_s)
+    return Net(fabric.links, segment_bytes, buffer_bytes, int(buffer_bytes > 0 or len(changes) > 0),
+               int(routing.kind), seed, links, fabric.store_and_forward, fabric.rule_first, rules,
+               fabric.choice_first, fabric.choices, changing)  # fmt: skip
 
 
-def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int) -> Sim:
+def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queued: bool) -> Sim:
     """Return the state before time 0: every agent due at its first operation."""
     agents, pool = program.agents, 1024
     queues = fabric.links + fabric.endpoints
@@ -206,8 +222,8 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int) -> S
         _records(ENTRY, pool),
         _records(EVENT, queues),
         _records(EVENT, 2 * agents + pool),
-        _records(PORT, 2 * fabric.links if buffer_bytes else 0),
-        _records(EVENT, pool if buffer_bytes else 0),
+        _records(PORT, 2 * fabric.links if queued else 0),
+        _records(EVENT, pool if queued else 0),
     )
     first = program.call_first
     state.agents["call"] = first[:-1]

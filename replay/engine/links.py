@@ -44,20 +44,40 @@ def choose(net, sim, node, slot, segment):
     first, count = candidates(net, node, message.destination)
     if count <= 1:
         return net.choices[first] if count == 1 else -1
+    up = count
+    if len(net.changes):
+        for at in range(first, first + count):
+            up -= net.links[net.choices[at]].down
+    if up == 0:
+        up = count  # all are down: wait for the one that would have been taken
     if net.routing == _STATIC:
-        return net.choices[first + message.destination % count]
+        return working(net, first, count, up, message.destination % up)
     if net.routing == _LEAST_LOADED:
-        best = net.choices[first]
-        for at in range(first + 1, first + count):
-            if sim.queues[net.choices[at]].free_ps < sim.queues[best].free_ps:
-                best = net.choices[at]
+        best = working(net, first, count, up, 0)
+        for at in range(1, up):
+            link = working(net, first, count, up, at)
+            if sim.queues[link].free_ps < sim.queues[best].free_ps:
+                best = link
         return best
     hashed = mix(net.seed, node)
     if net.routing == _SPRAY:
         hashed = mix(mix(hashed, message.id), segment)
     else:
         hashed = mix(mix(mix(hashed, message.source), message.destination), message.flow)
-    return net.choices[first + hashed % count]
+    return working(net, first, count, up, hashed % up)
+
+
+@jit
+def working(net, first, count, up, place):
+    """Return the link in this place among the choices that are up; among all where all are, or none is."""
+    if up == count:
+        return net.choices[first + place]
+    for at in range(first, first + count):
+        if not net.links[net.choices[at]].down:
+            if place == 0:
+                return net.choices[at]
+            place -= 1
+    return -1
 
 
 @jit
@@ -92,7 +112,18 @@ def front_event(net, sim, link):
     if link >= net.first_own:
         return head, link
     message = sim.messages[entry.message]
-    size = segment_size(net, message.size_bytes, message.segments, entry.segment)
+    node = net.links[link].destination
+    if net.queued:  # the event's time was found when the segment started, at the rates of then
+        return entry.start_ps, link if node == message.destination else TRANSIT + link
+    return flight(net, sim, link, entry.start_ps, entry.message, entry.segment)
+
+
+@jit
+def flight(net, sim, link, start, slot, segment):
+    """Return (time, key) of the event of a segment that starts on `link`: its delivery, or eligibility onwards."""
+    message = sim.messages[slot]
+    head = start + net.links[link].latency_ps
+    size = segment_size(net, message.size_bytes, message.segments, segment)
     tail = head + serialise(net, link, size)
     node = net.links[link].destination
     if node == message.destination:

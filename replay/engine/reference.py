@@ -5,7 +5,7 @@ acknowledgements by message, agents by id, then segments that reach links, by th
 """
 
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import simpy
 
 from ...schemas import UsageError
+from ..changes import LinkChange
 from ..fabric import Fabric, serialisation_ps, wire_bytes
 from ..program import Mode, Op, Program
 from ..routing import Routing, RoutingPolicy, mix
@@ -85,14 +86,16 @@ class ReferenceEngine:
         routing: RoutingPolicy,
         segment_bytes: int,
         buffer_bytes: int,
+        changes: Sequence[LinkChange],
         record: str,
     ) -> None:
         self.program, self.fabric, self.policy, self.routing = program, fabric, policy, routing
         self.segment_bytes, self.buffer_bytes, self.record = segment_bytes, buffer_bytes, record
+        self.changes, self.down = changes, set[int]()
         self.clock = Clock()
         self.flow_of = layout.flows(program, routing)
         self.flows: dict[int, list[Message]] = defaultdict(list)
-        state = layout.sim(program, fabric, self.flow_of, 0)
+        state = layout.sim(program, fabric, self.flow_of, 0, queued=False)
         self.agents, self.queues = state.agents, state.queues
         self.rows = layout.rows(program, record)
         self.counts: dict[int, int] = defaultdict(int)
@@ -203,7 +206,8 @@ class ReferenceEngine:
 
     def choose(self, node: int, message: Message, index: int) -> int:
         """Return the link that a segment takes from `node`."""
-        links = self.fabric.next_links(node, message.destination)
+        every = self.fabric.next_links(node, message.destination)
+        links = [link for link in every if link not in self.down] or every
         kind = self.routing.kind
         if not links:
             end = self.fabric.node_names[node]

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from eidola.replay.changes import LinkChange
 from eidola.replay.fabric import Fabric, FabricBuilder
 from eidola.replay.program import Builder, Mode, Program, compute, until, wait, write
 
@@ -128,3 +129,16 @@ def programs(draw: st.DrawFn, gpus: int) -> Program:
             position = draw(st.integers(0, gpus - 1))
             builder.call(agent, block, draw(st.integers(0, 3)), group=everyone, position=position)
     return builder.build()
+
+
+@st.composite
+def link_changes(draw: st.DrawFn, fabric: Fabric) -> list[LinkChange]:
+    """Nothing, or links that slow down, fail and perhaps come back."""
+    if not fabric.links or draw(st.booleans()):
+        return []
+    link = st.integers(0, fabric.links - 1)
+    rate = st.sampled_from([0, 0, 500, 20_000])
+    changes = draw(
+        st.lists(st.tuples(st.integers(0, 200_000), link, rate), max_size=4, unique_by=lambda c: c[0])
+    )
+    return [LinkChange(*change) for change in sorted(changes)]

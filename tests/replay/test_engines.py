@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eidola.replay import monitor, run, spin
+from eidola.replay.changes import LinkChange
 from eidola.replay.engine import compiled
 from eidola.replay.routing import STATIC, Routing, RoutingPolicy
 from eidola.replay.run import reference
@@ -13,7 +14,7 @@ from eidola.replay.waiting import IDEAL
 from eidola.schemas import RESULT_TABLES, results_hash
 from eidola.schemas.store import conform
 
-from .programs import all_to_all, fabrics, programs, ring, star
+from .programs import all_to_all, fabrics, link_changes, programs, ring, star
 
 ROUTINGS = [STATIC] + [RoutingPolicy(kind, seed=7) for kind in Routing]
 SIZES = [(0, 0), (1000, 0), (1000, 1000), (1000, 2500)]  # of a segment, of a buffer
@@ -31,8 +32,9 @@ POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
 def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
     alike = routing.kind is not Routing.STATIC
     program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus, alike=alike))
-    fast = compiled.run(program, fabric, policy, routing, *sizes, "hops")
-    slow = reference(sizes[1])(program, fabric, policy, routing, *sizes, "hops").run()
+    changes = data.draw(link_changes(fabric))
+    fast = compiled.run(program, fabric, policy, routing, *sizes, changes, "hops")
+    slow = reference(sizes[1], changes)(program, fabric, policy, routing, *sizes, changes, "hops").run()
     assert fast.loop == slow.loop
     for name in ("calls", "messages", "waits"):
         np.testing.assert_array_equal(getattr(fast.rows, name), getattr(slow.rows, name), err_msg=name)
@@ -53,7 +55,7 @@ def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
 def test_no_hop_breaks_a_law_of_links(data, gpus, segment_bytes):
     """A link serves one segment at a time, in order of eligibility, and never idles while one waits."""
     program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
-    hops = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, "hops").rows.hops
+    hops = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, (), "hops").rows.hops
     for link in np.unique(hops["link"]):
         served = np.sort(hops[hops["link"] == link], order="start_ps")
         assert (served["start_ps"] >= served["eligible_ps"]).all()
@@ -84,3 +86,15 @@ def test_rows_grow_with_the_run_and_stay_whole():
     outcome = run(all_to_all(64), star(64), segment_bytes=4096, record="hops")
     assert len(outcome.final.rows.hops) == 64 * 63 * 256 * 2
     assert (outcome.final.rows.messages["arrival_ps"] > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(2, 6), st.sampled_from([0, 1000]))
+def test_queues_that_could_change_give_what_queues_that_cannot_do(data, gpus, segment_bytes):
+    """Start times worked out when a segment queues, and when its turn comes, are the same."""
+    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus))
+    same = [LinkChange(10**9, link, int(fabric.rate_mb_per_s[link])) for link in range(fabric.links)][:1]
+    plain = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, (), "messages").rows
+    ports = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, same, "messages").rows
+    np.testing.assert_array_equal(plain.messages, ports.messages)
+    np.testing.assert_array_equal(plain.waits, ports.waits)

@@ -1,19 +1,22 @@
-"""Links with finite buffers, of the compiled engine: lossless back-pressure by credits.
+"""Links that segments wait for in ports, of the compiled engine: with finite buffers, or when links change.
 
-A link that enters a node which passes segments on has a buffer there of `net.buffer_bytes`. The port of a
-buffer, and that of the messages injected on a link, offers the segment at its head, and no other (head-of-line
-blocking), to the link that it goes on to. A link that is idle takes the oldest eligible offer, by port on a tie
-(injections first), if the buffer at its far end has room; otherwise it waits for credit. Room comes back one
-latency of the link after the tail has left the buffer. Buffers are ports 0 to links - 1, injections on link l
-are port links + l.
+Without buffers, all segments that go on to a link wait in one port of that link, by eligibility. With them, a
+link that enters a node which passes segments on has a buffer there of `net.buffer_bytes`; the port of a buffer,
+and that of the messages injected on a link, offers the segment at its head, and no other (head-of-line
+blocking), to the link that it goes on to. A link that is idle and up takes the oldest eligible offer, by port
+on a tie (injections first), if the buffer at its far end has room; otherwise it waits for credit. Room comes
+back one latency of the link after the tail has left the buffer. Buffers are ports 0 to links - 1; links + l is
+that of injections on, or of all that waits for, link l.
 """
 
 from .heap import push, replace
 from .jit import jit
-from .layout import FREE_ENTRY, SERVICES
+from .layout import CHANGES, FREE_ENTRY, SERVICES
 from .links import (
     account,
     append,
+    choose,
+    flight,
     hop,
     segment_size,
     serialise,
@@ -32,26 +35,30 @@ def call(sim, time, key):
 
 
 @jit
-def join(sim, port, entry, output, now):
-    """Queue an entry, eligible `now`, at a port; offer it if it is the first."""
-    sim.entries[entry].next = -1
-    sim.entries[entry].start_ps = now
+def join(net, sim, link, entry, output, since, now):
+    """Queue an entry that came over `link` (-1: is new) for `output`, eligible `since`; offer it if it is first."""
+    port = link if net.buffer_bytes and link >= 0 else net.first_own + output
+    waiting = sim.entries[entry]
+    waiting.next = -1
+    waiting.start_ps = since
+    waiting.output = output
     queue = sim.ports[port]
     if queue.head >= 0:
         sim.entries[queue.tail].next = entry
-        sim.entries[entry].output = output
         queue.tail = entry
         return
-    sim.entries[entry].output = output
     queue.head = entry
     queue.tail = entry
-    offer(sim, port, now)
+    offer(net, sim, port, now)
 
 
 @jit
-def offer(sim, port, now):
-    """Offer the head of a port to the link that it goes on to."""
-    output = sim.entries[sim.ports[port].head].output
+def offer(net, sim, port, now):
+    """Offer the head of a port to the link that it goes on to; where that is down, to another that is up."""
+    entry = sim.entries[sim.ports[port].head]
+    if port < net.first_own and net.links[entry.output].down:
+        entry.output = choose(net, sim, net.links[entry.output].source, entry.message, entry.segment)
+    output = entry.output
     sim.ports[port].next = sim.ports[output].offers
     sim.ports[output].offers = port
     call(sim, now, ATTEMPT + output)
@@ -106,7 +113,7 @@ def service(net, sim, rows):
 @jit
 def attempt(net, sim, rows, link, now):
     """Let an idle link take the oldest offer, if the buffer at its far end has room."""
-    if sim.queues[link].free_ps > now:
+    if sim.queues[link].free_ps > now or net.links[link].down:
         return
     port, before = oldest(net, sim, link)
     if port < 0:
@@ -115,7 +122,7 @@ def attempt(net, sim, rows, link, now):
     slot = sim.entries[entry].message
     message = sim.messages[slot]
     size = segment_size(net, message.size_bytes, message.segments, sim.entries[entry].segment)
-    kept = net.links[link].destination != message.destination
+    kept = net.buffer_bytes > 0 and net.links[link].destination != message.destination
     if kept and sim.ports[link].room < size:
         return
     if kept:
@@ -136,7 +143,7 @@ def depart(net, sim, rows, link, port, size, now):
     message = sim.messages[slot]
     segment = sim.entries[entry].segment
     busy = serialise(net, link, size)
-    injected = port >= net.first_own
+    injected = net.links[link].source == message.source
     flying = entry
     if sim.entries[entry].left > 1:
         flying = take_entry(sim)
@@ -155,13 +162,49 @@ def depart(net, sim, rows, link, port, size, now):
         rows.messages[message.id].start_ps = now
     if len(rows.hops):
         hop(sim, rows, message.id, segment, link, since, now, now + busy)
-    sim.entries[flying].start_ps = now
+    arrival, _ = flight(net, sim, link, now, slot, segment)
+    sim.entries[flying].start_ps = arrival
     append(net, sim, link, flying)
-    if not injected:
+    if port < net.first_own:
         credit = take_entry(sim)
         sim.entries[credit].output = port
         sim.entries[credit].segment = size
         call(sim, now + busy + net.links[port].latency_ps, credit)
     call(sim, now + busy, ATTEMPT + link)
     if sim.ports[port].head >= 0:
-        offer(sim, port, now)
+        offer(net, sim, port, now)
+
+
+@jit
+def change(net, sim, now):
+    """Let the next change of a link happen: it takes its new rate; or it goes down, and what waits for it moves."""
+    wanted = net.changes[sim.register[CHANGES]]
+    sim.register[CHANGES] += 1
+    link = wanted.link
+    net.links[link].down = wanted.rate_mb_per_s == 0
+    if wanted.rate_mb_per_s > 0:
+        net.links[link].rate = wanted.rate_mb_per_s
+        call(sim, now, ATTEMPT + link)
+        return
+    port = sim.ports[link].offers
+    sim.ports[link].offers = -1
+    while port >= 0:
+        following = sim.ports[port].next
+        if port < net.first_own:
+            offer(net, sim, port, now)
+        else:
+            move(net, sim, port, link, now)
+        port = following
+
+
+@jit
+def move(net, sim, port, link, now):
+    """Let all that waits for a link which has gone down choose again, in order."""
+    entry = sim.ports[port].head
+    sim.ports[port].head = -1
+    while entry >= 0:
+        waiting = sim.entries[entry]
+        following = waiting.next
+        output = choose(net, sim, net.links[link].source, waiting.message, waiting.segment)
+        join(net, sim, -1, entry, output, waiting.start_ps, now)
+        entry = following
