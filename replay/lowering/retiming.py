@@ -47,19 +47,16 @@ def retime(old: RankWork, new: RankWork) -> None:
     """Set the times of `new` from its gaps and compute; `old` is the same work as captured."""
     ready, released = _predecessors(old), _predecessors(old, at_end=True)
     twins = {id(a): b for a, b in zip(old.items(), new.items(), strict=True)}
-    for lane, at in _order(old):
-        item, previous = lane.items[at], lane.items[at - 1] if at else None
-        _place(item, previous, ready.get(id(item), []), released.get(id(item), []), twins)
+    for lane, at, ends in _order(old):
+        item = lane.items[at]
+        if ends:
+            _end(item, released.get(id(item), []), twins)
+        else:
+            _begin(item, lane.items[at - 1] if at else None, ready.get(id(item), []), twins)
 
 
-def _place(
-    item: Item,
-    previous: Item | None,
-    ready: list[tuple[Item, bool]],
-    released: list[tuple[Item, bool]],
-    twins: dict[int, Item],
-) -> None:
-    """Set one item's times: what let it go moves it, by as much as the slack and compute are other ones."""
+def _begin(item: Item, previous: Item | None, ready: list[tuple[Item, bool]], twins: dict[int, Item]) -> None:
+    """Begin an item: what let it go moves it, by as much as its gap is another one."""
     twin = twins[id(item)]
     before = ([finish_ns(previous)] if previous else []) + [_time(*edge) for edge in ready]
     if before:
@@ -68,23 +65,23 @@ def _place(
         twin.begin_ns = max(after) + item.begin_ns - max(before) + twin.gap_ns - item.gap_ns
         if previous:
             twin.begin_ns = max(twin.begin_ns, finish_ns(twins[id(previous)]))
-    length_ns = finish_ns(item) - item.begin_ns
-    if item.steps:
-        shift_ns = twin.begin_ns - item.begin_ns
-        twin.steps = [
-            replace(s, start_ns=s.start_ns + shift_ns, end_ns=s.end_ns + shift_ns) for s in item.steps
-        ]
-        end_ns = twin.begin_ns + length_ns
-    elif item.parts or not released or max(_time(*edge) for edge in released) <= item.begin_ns:
-        end_ns = twin.begin_ns + (length_ns if item.parts else twin.busy_ns)
-        if released and not item.parts:
-            end_ns = max(end_ns, max(_time(twins[id(e)], start) for e, start in released))
-    else:
-        freed = max(_time(*edge) for edge in released)
-        late_ns = min(0, finish_ns(item) - freed)  # clocks that disagree: the release seems to come after
-        held = max(_time(twins[id(e)], start) for e, start in released)
-        end_ns = max(twin.begin_ns, held + late_ns) + twin.busy_ns
-    twin.start_ns, twin.end_ns = twin.begin_ns, max(end_ns, twin.begin_ns)
+    shift_ns = twin.begin_ns - item.begin_ns
+    twin.steps = [replace(s, start_ns=s.start_ns + shift_ns, end_ns=s.end_ns + shift_ns) for s in item.steps]
+    twin.start_ns = twin.begin_ns
+
+
+def _end(item: Item, released: list[tuple[Item, bool]], twins: dict[int, Item]) -> None:
+    """End an item: its compute after it began, or after what held its end."""
+    twin = twins[id(item)]
+    if item.steps or item.parts:
+        twin.end_ns = twin.begin_ns + finish_ns(item) - item.begin_ns
+        return
+    twin.end_ns = twin.begin_ns + twin.busy_ns
+    if released:
+        freed_ns = max(_time(*edge) for edge in released)
+        late_ns = min(0, finish_ns(item) - freed_ns)  # clocks that disagree: the release seems to come after
+        held_ns = max(_time(twins[id(before)], start) for before, start in released) + late_ns
+        twin.end_ns = max(twin.begin_ns, held_ns) + twin.busy_ns
 
 
 def _time(item: Item, from_start: bool) -> int:
@@ -99,28 +96,34 @@ def _predecessors(work: RankWork, at_end: bool = False) -> dict[int, list[tuple[
     return found
 
 
-def _order(work: RankWork) -> list[tuple[Lane, int]]:
-    """Return (lane, index) of all items such that each comes after its predecessors."""
-    before: dict[int, list[Item]] = {}
+def _order(work: RankWork) -> list[tuple[Lane, int, bool]]:
+    """Return (lane, index, whether its end) of all begins and ends, each after what it waits for.
+
+    A call launches a kernel at its begin and may wait for that kernel at its end: the two are apart.
+    """
+    before: dict[tuple[int, bool], list[tuple[int, bool]]] = {}
     for edge in work.edges:
-        before.setdefault(id(edge.after), []).append(edge.before)
-    at, done, order = [0] * len(work.lanes), set[int](), list[tuple[Lane, int]]()
+        before.setdefault((id(edge.after), edge.holds_end), []).append((id(edge.before), not edge.from_start))
+    at, done, order = [0] * len(work.lanes), set[tuple[int, bool]](), list[tuple[Lane, int, bool]]()
     moved = True
     while moved:
         moved = False
         for number, lane in enumerate(work.lanes):
-            while at[number] < len(lane.items):
-                item = lane.items[at[number]]
-                if any(id(other) not in done for other in before.get(id(item), [])):
+            while at[number] < 2 * len(lane.items):
+                index, ends = at[number] // 2, at[number] % 2 == 1
+                point = (id(lane.items[index]), ends)
+                if any(other not in done for other in before.get(point, [])):
                     break
-                done.add(id(item))
-                order.append((lane, at[number]))
+                done.add(point)
+                order.append((lane, index, ends))
                 at[number] += 1
                 moved = True
     left = [
-        (lane, i) for lane, first in zip(work.lanes, at, strict=True) for i in range(first, len(lane.items))
+        (lane, i // 2, i % 2 == 1)
+        for lane, first in zip(work.lanes, at, strict=True)
+        for i in range(first, 2 * len(lane.items))
     ]
-    return order + sorted(left, key=lambda entry: entry[0].items[entry[1]].begin_ns)
+    return order + sorted(left, key=lambda point: (point[0].items[point[1]].begin_ns, point[2]))
 
 
 def _copy(work: RankWork) -> tuple[RankWork, dict[int, Item]]:
