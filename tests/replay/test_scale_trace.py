@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from eidola.replay import lower, scale
+from eidola.replay.lowering.items import finish_ns
+from eidola.replay.lowering.lower import read_works
+from eidola.replay.lowering.plan import make_plan
+from eidola.replay.lowering.retiming import replaced_work
 from eidola.replay.scaled import write_scaled
 from eidola.schemas import Trace, UsageError, check
 
@@ -118,3 +122,14 @@ def test_added_ranks_are_virtual_and_peer_writes_are_refused(tmp_path):
     with pytest.raises(UsageError, match="eidola replay run --gpus N"):
         write_scaled(fused, tmp_path / "f", gpus=8)
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("sample", ["gloo_ddp_2", "gemv_allreduce_host_4"])
+def test_unchanged_durations_give_the_captured_times(sample):
+    trace = Trace(SAMPLES / sample / "trace.eidola")
+    works = read_works(trace, make_plan(trace))
+    for work in works.all():
+        again = replaced_work(work, {})
+        assert again is not work
+        for old, new in zip(work.items(), again.items(), strict=True):
+            assert (old.begin_ns, finish_ns(old)) == (new.begin_ns, finish_ns(new))
