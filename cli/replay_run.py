@@ -83,6 +83,12 @@ def run_command(
     edit: Annotated[
         Path | None, typer.Option(help="TOML of what-ifs: kernels, sizes, algorithms, traffic.")
     ] = None,
+    buffer_bytes: Annotated[
+        int, typer.Option(min=0, help="Buffer of a link where it enters a switch; 0: unbounded queues.")
+    ] = 0,
+    events: Annotated[
+        Path | None, typer.Option(help="TOML of links, NICs and GPUs that slow down, fail and come back.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Start of random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -113,6 +119,8 @@ def run_command(
             seed=seed,
             edits=edit,
             routing=routing.value,
+            buffer_bytes=buffer_bytes,
+            events=events,
             overwrite=overwrite,
             command=shlex.join(["eidola", *sys.argv[1:]]),
             progress=show,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, Results, ResultsWriter, Trace, results_hash
+from .changes import load_changes
 from .edits import NONE, Edits, read_edits
 from .fabric import Fabric
 from .lowering.lower import Lowered, ReplayMode, lower
@@ -52,6 +53,8 @@ class Arguments:
     record: Record = "messages"
     seed: int = 0
     routing: str = "static"
+    buffer_bytes: int = 0
+    events: str | None = None
     parallel: dict[str, int] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     edits: str | None = None
@@ -76,6 +79,8 @@ def replay(
     record: Record = "messages",
     seed: int = 0,
     routing: str = "static",
+    buffer_bytes: int = 0,
+    events: str | Path | None = None,
     parallel: dict[str, int] | None = None,
     axes: dict[str, str] | None = None,
     edits: str | Path | None = None,
@@ -85,11 +90,13 @@ def replay(
 ) -> Results:
     """Lower `trace`, run it, and write the folder `output`; without one, a folder that goes with the process.
 
-    `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a Fabric.
-    See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`, `run` for what
-    else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`. `command` is noted
-    in the manifest. `edits`: a TOML file that asks what if, see docs/scaling.md; what it says of `gpus`, `fabric`
-    and `parallel` goes before the arguments. `progress` is called with (stage, done, total).
+    `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a
+    Fabric. See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`,
+    `run` for what else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`.
+    `events`: a TOML file of links, NICs and GPUs that slow down, fail and come back, see docs/fabrics.md.
+    `command` is noted in the manifest. `edits`: a TOML file that asks what if, see docs/scaling.md; what it
+    says of `gpus`, `fabric` and `parallel` goes before the arguments. `progress` is called with (stage, done,
+    total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
@@ -100,8 +107,8 @@ def replay(
     name = fabric.name if isinstance(fabric, Fabric) else str(fabric)
     arguments = Arguments(
         gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
-        dict(algorithms or {}), segment_bytes, record, seed, routing,
-        parallel, dict(axes or {}), asked.path or None,
+        dict(algorithms or {}), segment_bytes, record, seed, routing, buffer_bytes,
+        str(Path(events).resolve()) if events else None, parallel, dict(axes or {}), asked.path or None,
     )  # fmt: skip
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
@@ -119,14 +126,15 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
         arguments = _arguments(old.manifest["arguments"])
         inputs, expected = old.manifest["inputs"], old.manifest["results_hash"]
         trace = Trace(inputs["trace"]["path"])
-        digest = inputs["trace"]["sha256"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{old.path}: its manifest lacks {error}, so it cannot be run again") from error
-    if digest_folder(trace.path) != digest:
-        raise InputError(f"{trace.path} has changed since {old.path} was made; replay it anew")
+    for name, given in inputs.items():
+        file = Path(given["path"])
+        if not file.exists():
+            raise InputError(f"{file}, an input of {old.path} ({name}), is gone; replay it anew")
+        if (digest_folder(file) if file.is_dir() else _digest(file)) != given["sha256"]:
+            raise InputError(f"{file} has changed since {old.path} was made; replay it anew")
     asked = read_edits(arguments.edits) if arguments.edits else NONE
-    if arguments.edits and asked.sha256 != inputs.get("edits", {}).get("sha256"):
-        raise InputError(f"{arguments.edits} has changed since {old.path} was made; replay it anew")
     writer = ResultsWriter(_temporary())
     new = _replay(trace, arguments, asked, writer, arguments.fabric, None, progress or _silent)
     if new.manifest["results_hash"] != expected:
@@ -169,6 +177,7 @@ def _replay(
         algorithms=arguments.algorithms,
         edits=edits,
     )
+    changes = load_changes(arguments.events, network) if arguments.events else ()
     messages = lowered.program.messages
     progress("running", 0, messages)
     outcome = run(
@@ -178,6 +187,8 @@ def _replay(
         routing=policy,
         engine=arguments.engine,
         segment_bytes=arguments.segment_bytes,
+        buffer_bytes=arguments.buffer_bytes,
+        changes=changes,
         record=arguments.record,
         progress=lambda landed, _: progress("running", landed, messages),
     )
@@ -187,7 +198,7 @@ def _replay(
         digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
         writer.summary = summarise(trace, lowered, outcome, arguments) | {"results_hash": digest}
         writer.manifest = {
-            "inputs": _inputs(trace, fabric, edits),
+            "inputs": _inputs(trace, fabric, edits, arguments.events),
             "arguments": asdict(arguments),
             "versions": _versions(),
             "seed": arguments.seed,
@@ -219,6 +230,7 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
         "law": lowered.law,
         "wait": wait_text(outcome.wait),
         "routing": arguments.routing,
+        "buffer_bytes": arguments.buffer_bytes,
         "engine": arguments.engine,
         "segment_bytes": outcome.segment_bytes,
         "makespan_ps": outcome.makespan_ps,
@@ -257,13 +269,15 @@ def _fabric(name: str | Path, gpus: int, settings: dict[str, Any]) -> Fabric:
     return fabric(name, gpus, **settings)
 
 
-def _inputs(trace: Trace, fabric: str | Path | Fabric, edits: Edits) -> dict[str, Any]:
+def _inputs(trace: Trace, fabric: str | Path | Fabric, edits: Edits, events: str | None) -> dict[str, Any]:
     """Return where each input was, and the SHA-256 of its content; of edits the content too."""
     inputs: dict[str, Any] = {
         "trace": {"path": str(trace.path.resolve()), "sha256": digest_folder(trace.path)}
     }
     if not isinstance(fabric, Fabric) and Path(fabric).suffix == ".toml":
         inputs["fabric"] = {"path": str(Path(fabric).resolve()), "sha256": _digest(Path(fabric))}
+    if events:
+        inputs["events"] = {"path": events, "sha256": _digest(Path(events))}
     if edits.path:
         inputs["edits"] = {"path": edits.path, "sha256": edits.sha256, "content": dict(edits.content)}
     return inputs
