@@ -111,7 +111,7 @@ def _chart(metric: str, title: str, across: str, table: pa.Table, lines: Mapping
     ]
     axis: dict[str, Any] = {"title": {"text": label(across)}}
     axis |= _scale(sorted(set(places))) if numeric else {"type": "category"}
-    vertical = {"title": {"text": f"{title} ({unit})" if unit else title}, "rangemode": "tozero"}
+    vertical = {"title": {"text": f"{title} ({unit})" if unit else title}, "rangemode": _base(values)}
     shown = len(lines) > 1
     layout = {"xaxis": axis, "yaxis": vertical, "showlegend": shown}
     return Chart(f"{title.capitalize()} against {across}", data, layout, 360 + 12 * min(len(data), _LINES))
@@ -126,6 +126,12 @@ def _scale(places: Sequence[float]) -> dict[str, Any]:
     return {"type": "log" if wide else "linear", **ticks}
 
 
+def _base(values: Sequence[float | None]) -> str:
+    """Return how an axis begins: at zero, unless values differ so little that they would look alike."""
+    known = [value for value in values if value is not None]
+    return "tozero" if min(known) < max(known) / 2 else "normal"
+
+
 def _sentence(metric: str, title: str, table: pa.Table, axes: Axes) -> str:
     values = np.array([np.nan if v is None else v for v in table[metric].to_pylist()], np.float64)
     least, most = int(np.nanargmin(values)), int(np.nanargmax(values))
@@ -135,8 +141,8 @@ def _sentence(metric: str, title: str, table: pa.Table, axes: Axes) -> str:
         return f"{amount} at {', '.join(f'{name} {short(str(table[name][row].as_py()))}' for name in axes)}"
 
     if values[least] == values[most]:
-        return f"The {title} is the same at every point: {said(least)}."
-    return f"The {title} is least, {said(least)}, and most, {said(most)}."
+        return f"{title.capitalize()} at every point: {said(least)}."
+    return f"{title.capitalize()}: least {said(least)}; most {said(most)}."
 
 
 def _table(table: pa.Table) -> Table:
