@@ -69,15 +69,19 @@ def fabric_command(
     setting: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the preset, such as rate_gb_per_s=25.")
     ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it into this SVG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a fabric's nodes, links and rates, and check that every GPU reaches every other."""
-    from ..replay.presets import fabric
-    from ..replay.routes import check_routes
+    """Draw and check a fabric: nodes, links and rates, routes of every pair, bisection, paths a pair."""
+    from ..replay.cuts import bisection, paths
+    from ..replay.drawing import draw
+    from ..replay.presets import check_routes, fabric
     from .show import fabric_summary, show_fabric
 
     found = fabric(name, gpus, **parse_settings(setting, "--setting"))
-    summary = fabric_summary(found, check_routes(found))
+    summary = fabric_summary(found, check_routes(found), bisection(found), paths(found))
+    if output is not None:
+        output.write_text(draw(found), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     else:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..replay import Comparison, Explanation, Fabric
+    from ..replay.cuts import Cut, Paths
     from ..replay.routes import Routes
     from ..schemas import Results
 
@@ -143,8 +144,10 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]])
     console.print(table)
 
 
-def fabric_summary(fabric: "Fabric", routes: "Routes") -> dict[str, Any]:
-    """Return what `eidola replay fabric` prints: nodes, links by kind of ends, rate and latency, and routes."""
+def fabric_summary(
+    fabric: "Fabric", routes: "Routes", cuts: "list[Cut]", paths: "Paths | None"
+) -> dict[str, Any]:
+    """Return what `eidola replay fabric` prints: nodes, links by kind of ends, rate and latency, and the checks."""
     kinds = [name.rstrip("0123456789./ ") for name in fabric.node_names]
     columns = (fabric.source, fabric.destination, fabric.rate_mb_per_s, fabric.latency_ps)
     links = Counter(
@@ -162,6 +165,15 @@ def fabric_summary(fabric: "Fabric", routes: "Routes") -> dict[str, Any]:
         "pairs_by_links": routes.lengths,
         "busiest_link": fabric.link_name(routes.busiest) if routes.busiest >= 0 else None,
         "pairs_over_busiest_link": routes.busiest_pairs,
+        "pairs_are_a_sample": routes.sampled,
+        "cuts": [
+            {"cut": c.name, "gpus": c.gpus, "mb_per_s": c.mb_per_s, "mb_per_s_a_gpu": round(c.each_mb_per_s)}
+            for c in cuts
+        ],
+        "bisection_mb_per_s": min((c.mb_per_s for c in cuts), default=None),
+        "paths": None
+        if paths is None
+        else {"pairs": paths.pairs, "paths": paths.paths, "links": paths.links},
     }
 
 
@@ -175,6 +187,13 @@ def show_fabric(summary: dict[str, Any]) -> None:
     ]
     show_table("links", ["from", "to", "links", "GB/s", "latency ns"], rows)
     lengths = ", ".join(f"{count:,} over {links} links" for links, count in summary["pairs_by_links"].items())
-    typer.echo(f"all {summary['pairs']:,} pairs have a route{': ' if lengths else ''}{lengths}")
+    which = "drawn" if summary["pairs_are_a_sample"] else "all"
+    typer.echo(f"{which} {summary['pairs']:,} pairs have a route{': ' if lengths else ''}{lengths}")
     if summary["busiest_link"]:
         typer.echo(f"{summary['busiest_link']} is on the most routes: {summary['pairs_over_busiest_link']:,}")
+    rows = [[c["cut"], c["gpus"], c["mb_per_s"] / 1e3, c["mb_per_s_a_gpu"] / 1e3] for c in summary["cuts"]]
+    show_table("most that crosses", ["cut", "GPUs", "GB/s", "GB/s a GPU"], rows)
+    if summary["paths"]:
+        pairs, counts, links = summary["paths"].values()
+        rows = [["paths to choose from", *counts], ["links of the shortest", *links]]
+        show_table(f"of {pairs} pairs", ["", "min", "median", "max"], rows)

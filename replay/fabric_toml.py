@@ -19,32 +19,51 @@
     both = false                   # default true: a link each way
 
 Routes are the shortest ones in links, found by breadth-first search; among several the destination decides.
+
+Or a preset, with what differs; `[[override]]` goes with either:
+
+    base = "hgx-h100"              # `gpus` may be left out: as many as are asked for
+    settings = { scale_out = "fat-tree" }
+
+    [[override]]
+    link = ["gpu 24-31 <-> *", "nic 3.* <-> *"]  # the fourth box; "->" is one direction, * any name
+    rate_gb_per_s = 25             # or latency_ns, header_bytes, payload_bytes
 """
 
 import re
 import tomllib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..schemas import InputError
+from ..schemas import InputError, UsageError
 from .fabric import Fabric, FabricBuilder
+from .fabric_overrides import KEYS as OVERRIDE_KEYS
+from .fabric_overrides import override
 
 _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "": {"name": (str,), "gpus": (int,), "box_gpus": (int,), "forwarding": (list,), "switch": (list,),
-         "link": (list,)},
+         "link": (list,), "base": (str,), "settings": (dict,), "override": (list,)},
+    "override": OVERRIDE_KEYS,
     "switch": {"name": (str,), "store_and_forward": (bool,)},
     "link": {"from": (str, list), "to": (str, list), "rate_gb_per_s": (int, float), "latency_ns": (int, float),
              "header_bytes": (int,), "payload_bytes": (int,), "both": (bool,)},
 }  # fmt: skip
-_NEEDED = {"": ("gpus", "link"), "switch": ("name",), "link": ("from", "to", "rate_gb_per_s", "latency_ns")}
+_NEEDED = {
+    "": ("gpus", "link"),
+    "override": ("link",),
+    "switch": ("name",),
+    "link": ("from", "to", "rate_gb_per_s", "latency_ns"),
+}
 _FEW = 4  # stretches of destinations that a node gets a rule each for
 
 
-def load(path: Path | str) -> Fabric:
+def load(path: Path | str, gpus: int | None = None) -> Fabric:
     """Return the fabric that a TOML file describes; see this module's text for its keys.
+
+    A preset is built for `gpus` GPUs, unless the file says how many.
 
     Raises InputError, naming file, key and remedy: no file or no TOML, an unknown or missing key, a wrong type, a
     rate or size that is not positive, a name given twice or not at all, a GPU without links, no route.
@@ -56,7 +75,12 @@ def load(path: Path | str) -> Fabric:
         raise InputError(f"{path}: {error.strerror or error}; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no TOML: {error}") from error
-    return _Reader(path).read(table)
+    reader = _Reader(path)
+    found = reader.preset(table, gpus) if "base" in table else reader.read(table)
+    rows = table.get("override", [])
+    for index, row in enumerate(rows):
+        reader.check("override", row, f"override {index + 1}")
+    return override(found, rows, reader.error) if rows else found
 
 
 @dataclass
@@ -87,21 +111,39 @@ class _Reader:
         self.route(builder, links, {*forwarding, *range(gpus, len(nodes))}, list(nodes))
         return builder.build()
 
+    def preset(self, table: Mapping[str, Any], gpus: int | None) -> Fabric:
+        """Return the preset that `base` names."""
+        from .presets.catalogue import preset
+
+        self.check("", table, "top level", needed=("base",))
+        if extra := sorted(set(table) & {"box_gpus", "forwarding", "switch", "link"}):
+            raise self.error(
+                extra[0], "is not for a preset; take out it or `base`, or change links by [[override]]"
+            )
+        count = table.get("gpus", gpus)
+        if count is None:
+            raise self.error("gpus", "is missing; add how many GPUs the fabric has")
+        try:
+            made = preset(table["base"], count, **table.get("settings", {}))
+        except UsageError as error:
+            raise self.error("base", str(error).removeprefix("--fabric ")) from error
+        return replace(made, name=table.get("name", self.path.stem))
+
     def error(self, key: str, what: str) -> InputError:
         return InputError(f"{self.path}: {key}: {what}")
 
-    def check(self, kind: str, table: Any, where: str) -> None:
+    def check(self, kind: str, table: Any, where: str, needed: tuple[str, ...] | None = None) -> None:
         """Refuse unknown and missing keys, and values of a wrong type."""
         known = _KEYS[kind]
         if not isinstance(table, dict):
-            raise self.error(where, "is no table; write [[switch]] and [[link]]")
+            raise self.error(where, "is no table; write [[switch]], [[link]] and [[override]]")
         for key, value in table.items():
             if key not in known:
                 raise self.error(where, f"unknown key {key!r}; keys are {', '.join(known)}")
             if type(value) not in known[key]:
                 names = " or ".join(t.__name__ for t in known[key])
                 raise self.error(f"{where}, {key}", f"{value!r} is no {names}")
-        for key in _NEEDED[kind]:
+        for key in _NEEDED[kind] if needed is None else needed:
             if key not in table:
                 raise self.error(where, f"key {key!r} is missing; add it")
 

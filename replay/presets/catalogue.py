@@ -127,7 +127,7 @@ def fabric(name_or_path: str | Path, gpus: int, **overrides: Any) -> Fabric:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         return preset(str(name_or_path), gpus, **overrides)
-    found = load(path)
+    found = load(path, gpus)
     if overrides or found.gpus < gpus:
         what = f"takes no settings, but {', '.join(overrides)} was given" if overrides else (
             f"has {found.gpus} GPUs, {gpus} are needed; add the missing ones"

@@ -50,7 +50,7 @@ def _sizes(name: str, shape: str, dimensions: int, count: int) -> list[int]:
 
 
 def _nearest(count: int, dimensions: int) -> list[int]:
-    """Return factors of `count`, the largest as small as can be."""
+    """Return factors of `count`, their sum as small as can be, in rising order."""
     if dimensions == 1:
         return [count]
     options = [
@@ -58,7 +58,7 @@ def _nearest(count: int, dimensions: int) -> list[int]:
         for d in range(1, count + 1)
         if count % d == 0 and d**dimensions <= count
     ]
-    return sorted(min(options, key=lambda sizes: (max(sizes), sizes)))
+    return sorted(min(options, key=lambda sizes: (sum(sizes), sizes)))
 
 
 def _at(index: int, sizes: list[int]) -> list[int]:
