@@ -1,7 +1,8 @@
-"""Measure, print, and write results.json: `python benchmarks/run.py [NAME ...]`, names of the modules below.
+"""Measure, print, and write results.json: `python benchmarks/run.py [--long] [NAME ...]`, modules below.
 
 Every entry of results.json: name, value, unit, baseline, baseline_name, ratio (value / baseline), machine,
-versions. Medians of three, interleaved with their baselines, each in a process of its own.
+versions. Medians of three, interleaved with their baselines, each in a process of its own. With `--long` also what
+takes minutes, once.
 """
 
 import json
@@ -10,18 +11,22 @@ import sys
 import conversion
 import engines
 import startup
+import training_step
 from figure import HERE, machine
 
 BENCHMARKS = {"engines": engines, "startup": startup, "conversion": conversion}
+LONG = {"training_step": training_step}
 
 
 def main(names: list[str]) -> None:
-    if unknown := set(names) - set(BENCHMARKS):
-        raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    long, names = "--long" in names, [name for name in names if name != "--long"]
+    known = BENCHMARKS | LONG
+    if unknown := set(names) - set(known):
+        raise SystemExit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     print(f"{machine()['cpu']}, {machine()['cores']} cores, {machine()['memory_mib']} MiB")
     entries = []
-    for name in names or BENCHMARKS:
-        for figure in BENCHMARKS[name].figures():
+    for name in names or (known if long else BENCHMARKS):
+        for figure in known[name].figures():
             print(figure.line(), flush=True)
             entries.append(figure.entry())
     if not names:
