@@ -1,10 +1,14 @@
 """Links that slow down, fail and come back, by hand; and the file that says so."""
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from eidola.replay import run
 from eidola.replay.changes import LinkChange, load_changes
 from eidola.replay.fabric import FabricBuilder
+from eidola.replay.presets import preset
 from eidola.replay.program import wait, write
 from eidola.schemas import InputError, StallError
 
@@ -90,6 +94,14 @@ def test_a_file_names_links_and_nodes_with_wildcards(tmp_path):
     assert slowed == {i for i in range(fabric.links) if fabric.link_name(i).endswith("switch")}
     assert {fabric.link_name(i) for i in failed} == {"gpu 2 -> switch", "switch -> gpu 2"}
     assert {c.time_ps for c in changes} == {20_000_000, 1_500_000}
+
+
+def test_the_example_in_the_docs_is_read(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "network.md").read_text()
+    example = page[page.index("    [[event]]") : page.index("A link finishes")]
+    changes = load_changes(write_events(tmp_path, textwrap.dedent(example)), preset("hgx-h100", 64))
+    assert [c.time_ps for c in changes] == sorted(c.time_ps for c in changes)
+    assert {c.rate_mb_per_s == 0 for c in changes if c.time_ps == 1_500_000_000} == {True}
 
 
 @pytest.mark.parametrize(
