@@ -136,12 +136,16 @@ def _sentence(metric: str, title: str, table: pa.Table, axes: Axes) -> str:
     values = np.array([np.nan if v is None else v for v in table[metric].to_pylist()], np.float64)
     least, most = int(np.nanargmin(values)), int(np.nanargmax(values))
 
+    def amount(row: int) -> str:
+        return time_text(values[row]) if metric.endswith("_ps") else f"{values[row]:,.0f}"
+
     def said(row: int) -> str:
-        amount = time_text(values[row]) if metric.endswith("_ps") else f"{values[row]:,.0f}"
-        return f"{amount} at {', '.join(f'{name} {short(str(table[name][row].as_py()))}' for name in axes)}"
+        return (
+            f"{amount(row)} at {', '.join(f'{name} {short(str(table[name][row].as_py()))}' for name in axes)}"
+        )
 
     if values[least] == values[most]:
-        return f"{title.capitalize()} at every point: {said(least)}."
+        return f"{title.capitalize()}: {amount(least)} at every point."
     return f"{title.capitalize()}: least {said(least)}; most {said(most)}."
 
 
