@@ -235,7 +235,7 @@ def plot(found: dict[tuple[str, str, int], float], seeds: int) -> str:
             parts.append(f'<circle cx="{median(x):.1f}" cy="{y}" r="4" fill="#aa3377"/>')
     foot = panel * len(PATTERNS) + 8
     parts.append(
-        f'<text x="110" y="{foot}">ideal</text><text x="{110 + width}" y="{foot}">{top:.2f} x ideal</text></svg>'
+        f'<text x="110" y="{foot}">ideal</text><text x="{110 + width}" y="{foot}" text-anchor="end">{top:.2f} x ideal</text></svg>'
     )
     return "\n".join(parts) + "\n"
 
