@@ -17,13 +17,14 @@ _BOX = 8  # GPUs of the smallest group: those of the usual box
 def matrix(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> tuple[Ints, int]:
     """Return the (G, G) bytes from row to column, and how many neighbouring GPUs make a row.
 
-    Writes to the own GPU are left out. A row is one GPU up to MOST of them, else a group of 8, 16, 32, ....
+    Writes to the own GPU, and to and from switches (numbered behind the GPUs), are left out. A row is one GPU up to
+    MOST of them, else a group of 8, 16, 32, ....
     """
     group = 1 if gpus <= MOST else _BOX
     while -(-gpus // group) > (MOST if group == 1 else _GROUPS):
         group *= 2
     rows = -(-gpus // group)
-    away = source != destination
+    away = (source != destination) & (source < gpus) & (destination < gpus)
     cell = (source[away] // group).astype(np.int64) * rows + destination[away] // group
     sums = np.zeros(rows * rows, np.int64)
     np.add.at(sums, cell, size_bytes[away])
@@ -38,6 +39,8 @@ def traffic(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> Vie
     names = [_name(row, group, gpus) for row in range(len(sums))]
     what = "GPU" if group == 1 else f"group of {group} GPUs"
     note = "Payload, without headers; a row sends, a column receives."
+    if (np.maximum(source, destination) >= gpus).any():
+        note += " What goes to and from switches that reduce is left out."
     if group > 1:
         note += (
             f" Each row and column stands for {group} neighbouring GPUs; the diagonal is traffic inside it."

@@ -36,6 +36,8 @@ NVLS_SPEEDS = {
     "blackwell": (90, 80, 70, 60, 50, 40, 30, 24, 20, 19, 18),
 }
 """A channel, one of which each GPU heads: sm90SpeedArrayIntra, sm100SpeedArrayIntra (src/graph/search.cc)."""
+NVLS_MOST = 32
+"""Channels that the search finds at most (NCCL_MAX_NVLS_ARITY, src/include/device.h)."""
 NVLS_FROM = {"hopper": 5, "blackwell": 6}
 """Members from which NCCL 2.27.7 was seen to take NVLS for large all-reduces (H200, B200). For Hopper the model
 says so too: with 4 its search finds 4 channels of 60 GB/s where a ring has 360. For Blackwell the model says 7."""
@@ -122,13 +124,14 @@ def _nvls_gb_per_s(group: Group, operation: str, algorithm: str, span: int) -> f
         return 0
     if (algorithm == "nvls") != (group.boxes == 1):
         return 0
-    fits = [s for s in NVLS_SPEEDS[group.generation] if s * heads <= group.switch_gb_per_s]
-    inside = (fits[0] if fits else 0) * heads * NVLS_EFFICIENCY[group.generation] * (heads - 1) / heads
+    channels = min(heads, NVLS_MOST)
+    fits = [s for s in NVLS_SPEEDS[group.generation] if s * channels <= group.switch_gb_per_s]
+    inside = (fits[0] if fits else 0) * channels * NVLS_EFFICIENCY[group.generation] * (heads - 1) / heads
     inside *= 2 if operation == "all_reduce" else (heads - 1) / heads
     if algorithm == "nvls":
         return inside
     across = group.ring_gb_per_s * (2 if group.boxes == 2 else 1)
-    return min(inside, across, heads * NVLS_TREE_GB_PER_S[group.generation][span])
+    return min(inside, across, channels * NVLS_TREE_GB_PER_S[group.generation][span])
 
 
 def _latency_us(group: Group, operation: str, algorithm: str, p: int) -> float:
