@@ -234,9 +234,9 @@ def plot(found: dict[tuple[str, str, int], float], seeds: int) -> str:
             parts.append(f'<path d="{ticks}" stroke="#4477aa"/>')
             parts.append(f'<circle cx="{median(x):.1f}" cy="{y}" r="4" fill="#aa3377"/>')
     foot = panel * len(PATTERNS) + 8
-    parts.append(
-        f'<text x="110" y="{foot}">ideal</text><text x="{110 + width}" y="{foot}" text-anchor="end">{top:.2f} x ideal</text></svg>'
-    )
+    parts.append(f'<text x="110" y="{foot}">ideal</text>')
+    end = f'x="{110 + width}" y="{foot}" text-anchor="end"'
+    parts.append(f"<text {end}>{top:.2f} x ideal</text></svg>")
     return "\n".join(parts) + "\n"
 
 
