@@ -10,11 +10,12 @@ import sys
 
 import conversion
 import engines
+import permutation
 import startup
 import training_step
 from figure import HERE, machine
 
-BENCHMARKS = {"engines": engines, "startup": startup, "conversion": conversion}
+BENCHMARKS = {"engines": engines, "permutation": permutation, "startup": startup, "conversion": conversion}
 LONG = {"training_step": training_step}
 
 

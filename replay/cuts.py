@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from .engine.jit import numba  # with its cache set
+from ..schemas import UsageError
+from .engine.jit import CACHE  # noqa: F401  importing it says where compiled code is kept
 from .fabric import Fabric, Ints
 
 _compiled: Any = numba.njit(cache=True)
@@ -52,7 +54,7 @@ def bisection(fabric: Fabric) -> list[Cut]:
     if fabric.ideal or fabric.gpus < 2:
         return []
     boxes = int(fabric.box.max()) + 1
-    group, what = (fabric.box, "boxes") if boxes > 1 else (np.arange(fabric.gpus), "GPUs")
+    group, what = (fabric.box, "boxes") if 1 < boxes < fabric.gpus else (np.arange(fabric.gpus), "GPUs")
     halves = {
         f"first half of the {what}": group < (int(group.max()) + 1) // 2,
         f"even against odd {what}": group % 2 == 0,
@@ -90,7 +92,7 @@ def _flow(fabric: Fabric, capacity: Ints, half: npt.NDArray[np.bool_]) -> int:
     return int(_dinic(first, order, heads, left, nodes, nodes + 1))
 
 
-@_compiled
+@_compiled  # type: ignore[untyped-decorator]  # Numba has no types
 def _dinic(first: Ints, order: Ints, heads: Ints, left: Ints, source: int, sink: int) -> int:
     """Return the maximum flow (Dinic 1970): shortest paths in rounds, each round without going back."""
     total = 0
@@ -143,7 +145,10 @@ def _dinic(first: Ints, order: Ints, heads: Ints, left: Ints, source: int, sink:
 
 
 def paths(fabric: Fabric) -> Paths | None:
-    """Count the paths of every pair of GPUs, or of 200 drawn ones; None without links or pairs."""
+    """Count the paths of every pair of GPUs, or of 200 drawn ones; None without links or pairs.
+
+    Raises UsageError where some choice does not arrive: routes may, whatever other choices do.
+    """
     if fabric.ideal or fabric.gpus < 2:
         return None
     n = fabric.gpus
@@ -157,18 +162,37 @@ def paths(fabric: Fabric) -> Paths | None:
             for a, b in ((draw.randrange(n), draw.randrange(n - 1)) for _ in range(_PAIRS))
         ]
     )
-    found = [_between(fabric, a, b, {b: (1, 0)}) for a, b in pairs]
+    found = [_between(fabric, a, b) for a, b in pairs]
     counts, lengths = [f[0] for f in found], [f[1] for f in found]
     return Paths(len(pairs), _spread(counts), _spread(lengths))
 
 
-def _between(fabric: Fabric, node: int, goal: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Return paths from a node to a GPU, and links of the shortest."""
-    if node not in known:
-        links = set(fabric.next_links(node, goal))
-        onward = [_between(fabric, int(fabric.destination[link]), goal, known) for link in links]
-        known[node] = sum(p for p, _ in onward), 1 + min(n for _, n in onward)
-    return known[node]
+def _between(fabric: Fabric, source: int, goal: int) -> tuple[int, int]:
+    """Return paths from one GPU to another, and links of the shortest.
+
+    Raises UsageError where choices lead in a circle, or nowhere.
+    """
+    known = {goal: (1, 0)}
+    onward: dict[int, list[int]] = {}
+    way = [source]
+    while way:
+        node = way[-1]
+        if node not in onward:
+            onward[node] = [int(fabric.destination[link]) for link in set(fabric.next_links(node, goal))]
+        after = next((n for n in onward[node] if n not in known), None)
+        if (after is not None and after in onward) or not onward[node]:
+            what = "lead back to it" if onward[node] else "do not exist"
+            at = fabric.node_names[node if after is None else after]
+            raise UsageError(
+                f"fabric {fabric.name}: choices at {at} towards GPU {goal} {what}; check the rules"
+            )
+        if after is not None:
+            way.append(after)
+        else:
+            ends = [known[n] for n in onward[node]]
+            known[node] = sum(count for count, _ in ends), 1 + min(links for _, links in ends)
+            way.pop()
+    return known[source]
 
 
 def _spread(values: list[int]) -> tuple[int, float, int]:

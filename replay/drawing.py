@@ -89,7 +89,8 @@ def _levels(fabric: Fabric, group: Ints, count: int) -> Ints:
         if not len(found):
             break
         level[found] = height
-    return np.maximum(level, 0)
+    reached: Ints = np.maximum(level, 0)
+    return reached
 
 
 def _thinned(nodes: list[int], names: list[str]) -> list[int]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import translate
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def override(fabric: Fabric, rows: Sequence[Mapping[str, Any]], error: Error) ->
         patterns = row["link"] if isinstance(row["link"], list) else [row["link"]]
         links = np.zeros(fabric.links, bool)
         for pattern in patterns:
-            found = _matching(fabric, names, str(pattern), lambda what, at=where: error(f"{at}, link", what))
+            found = _matching(fabric, names, str(pattern), partial(error, f"{where}, link"))
             if not found.any():
                 raise error(
                     f"{where}, link", f"{pattern!r} is no link of {fabric.name}; one is {_example(fabric)!r}"

@@ -39,7 +39,8 @@ def check_routes(fabric: Fabric) -> Routes:
     sampled = fabric.gpus > _ALL
     if sampled:
         draw = np.random.default_rng(fabric.gpus)
-        _follow(fabric, *draw.integers(0, fabric.gpus, (2, _SAMPLE)), lengths, uses)
+        sources, destinations = draw.integers(0, fabric.gpus, (2, _SAMPLE))
+        _follow(fabric, sources, destinations, lengths, uses)
     else:
         step = max(1, _PAIRS_AT_ONCE // fabric.gpus)
         for low in range(0, fabric.gpus, step):

@@ -157,7 +157,12 @@ def test_fabric_lists_links_and_checks_routes(folder):
     found = json.loads(eidola("replay", "fabric", "star", "--gpus", 4, "--json", cwd=folder).stdout)
     assert found["pairs_by_links"] == {"2": 12}
     assert sum(link["count"] for link in found["links"]) == 8
-    assert "all 12 pairs have a route" in eidola("replay", "fabric", "star", "--gpus", 4, cwd=folder).stdout
+    assert found["bisection_mb_per_s"] == 100_000
+    assert found["paths"] == {"pairs": 12, "paths": [1, 1.0, 1], "links": [2, 2.0, 2]}
+    shown = eidola("replay", "fabric", "star", "--gpus", 4, "-o", "star.svg", cwd=folder).stdout
+    assert "all 12 pairs have a route" in shown
+    assert "first half of the GPUs" in shown
+    assert (folder / "star.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize(
