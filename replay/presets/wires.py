@@ -63,8 +63,8 @@ XGMI_MI250X = Wire(50_000, PATH_PS, header_bytes=50, payload_bytes=128)
 # 43 B for 128 B give 64 * 128 / 171 = 47.9; the split into packets is chosen for that rate, not documented.
 XGMI_MI300X = Wire(64_000, PATH_PS, header_bytes=43, payload_bytes=128)
 
-# MI355X xGMI: 16 lanes of 38.4 Gb/s, 76.8 GB/s a direction (AMD: 153.6 GB/s both ways a link). Packets as on the
-# MI300X: 76.8 * 128 / 171 = 57.5.
+# MI355X xGMI: about 153 GB/s both ways a link are reported (no page of AMD's own was found), which is 16 lanes of
+# 38.4 Gb/s, 76.8 GB/s a direction. Packets as on the MI300X: 76.8 * 128 / 171 = 57.5.
 XGMI_MI355X = Wire(76_800, PATH_PS, header_bytes=43, payload_bytes=128)
 
 # PCIe x16: 8 (gen 3), 16 (gen 4) or 32 (gen 5) GT/s a lane, 128b/130b. A packet carries at most 128 B on common
