@@ -99,5 +99,5 @@ def _rate(where: str, event: dict[str, Any], own: int) -> int:
         raise InputError(
             f"{where}: slow needs either factor or rate_gb_per_s, above 0 (fail takes a link down)"
         )
-    rate = own * event["factor"] if given == ["factor"] else event["rate_gb_per_s"] * 1000
-    return max(1, int(round(rate)))
+    rate: float = own * event["factor"] if given == ["factor"] else event["rate_gb_per_s"] * 1000
+    return max(1, round(rate))

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from ..schemas import StallError, UsageError
 from .changes import LinkChange
 from .fabric import Fabric
 from .outcome import Outcome
-from .program import Mode, Op, Program
+from .program import Program
+from .reach import check_reach
 from .routing import STATIC, RoutingPolicy
 from .waiting import IDEAL, Policy, WaitPolicy
 
@@ -88,58 +87,7 @@ def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: in
         )
     if wait.kind is Policy.SPIN and wait.period_ps < 1:
         raise UsageError("a spin needs a period of at least 1 ps; --poll-period sets it")
-    _check_reach(program)
-
-
-def _check_reach(program: Program) -> None:
-    """Raise UsageError where an operation names an endpoint or a flag that does not exist."""
-    ops, calls = program.ops, program.calls
-    length = np.diff(program.block_first)[calls["block"]] * (calls["repeat"] > 0)
-    call = np.repeat(np.arange(len(length)), length)
-    start = np.concatenate(([0], np.cumsum(length)))[:-1]
-    op = program.block_first[calls["block"]][call] + np.arange(len(call)) - start[call]
-    turns = calls["repeat"][call] - 1
-    endpoint = program.agent_endpoint[calls["agent"][call]]
-    smallest = int(program.flags.min(initial=0)) if len(program.flags) else 0
-    relative = ops["mode"][op] == Mode.RELATIVE
-    writes, waits = ops["kind"][op] == Op.WRITE, ops["kind"][op] == Op.WAIT
-    for turn in (np.zeros_like(turns), turns):
-        peer = ops["peer"][op] + turn * ops["peer_step"][op]
-        bad = writes & ~relative & ((peer < 0) | (peer >= program.endpoints))
-        bad |= relative & (calls["group"][call] < 0)
-        _refuse(program, bad, calls["agent"][call], "writes to a GPU that does not exist")
-        slots = np.where(
-            relative, smallest, program.flags[np.where(bad | relative, 0, peer) % program.endpoints]
-        )
-        slots = np.where(waits, program.flags[endpoint], slots)
-        slot = ops["flag"][op] + calls["flag_offset"][call] + turn * ops["flag_step"][op]
-        bad = (waits | (writes & (ops["flag"][op] >= 0) & ~relative)) & ((slot < 0) | (slot >= slots))
-        _refuse(program, bad, calls["agent"][call], "uses a flag that was never reserved")
-    group_slots = _group_slots(program)
-    slot = ops["flag"][op] + calls["flag_offset"][call] + np.maximum(0, turns * ops["flag_step"][op])
-    bad = (
-        writes
-        & relative
-        & (ops["flag"][op] >= 0)
-        & (slot >= group_slots[np.maximum(calls["group"][call], 0)])
-    )
-    _refuse(program, bad, calls["agent"][call], "raises a flag that was never reserved on its whole group")
-    _refuse(program, ops["duration_ps"][op] < 0, calls["agent"][call], "computes for a negative time")
-    _refuse(program, ops["size_bytes"][op] < 0, calls["agent"][call], "writes a negative size")
-
-
-def _group_slots(program: Program) -> np.ndarray:
-    """Return (G,) slots that all members of each group have."""
-    if not len(program.members):
-        return np.zeros(1, np.int64)
-    return np.minimum.reduceat(program.flags[program.members], program.group_first[:-1])
-
-
-def _refuse(program: Program, bad: np.ndarray, agent: np.ndarray, what: str) -> None:
-    if bad.any():
-        first = int(agent[np.flatnonzero(bad)[0]])
-        name = program.names[program.agent_name[first]]
-        raise UsageError(f"{name} of GPU {program.agent_endpoint[first]} {what}; the program is wrong")
+    check_reach(program)
 
 
 def _stall(

@@ -17,7 +17,13 @@ def waits(path, polls):
         writer.write(
             "waits",
             0,
-            {"flag": [0, 1], "expected": [1, 1], "start_ns": [0, 1000], "end_ns": [900, 1300], "polls": polls},
+            {
+                "flag": [0, 1],
+                "expected": [1, 1],
+                "start_ns": [0, 1000],
+                "end_ns": [900, 1300],
+                "polls": polls,
+            },
         )
     return Trace(path)
 
