@@ -172,7 +172,7 @@ def test_the_picture_in_the_docs(page, tmp_path, request):
     if request.config.getoption("--refresh-pictures"):
         run = replay(SAMPLE, tmp_path / "gemv-allreduce", gpus=8, fabric="hgx-h100", wait=spin(100))
         page.open(reported(run.path))
-        page.driver.set_window_size(1280, 1204)
+        page.driver.set_window_size(1280, 1800)
         page.driver.save_screenshot(str(PICTURE))
         page.driver.set_window_size(1280, 900)
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
