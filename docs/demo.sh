@@ -27,6 +27,7 @@ show eidola inspect "$trace"
 say "3. The same size again: flag reads that replay predicts (a) beside those that the capture counted (b)"
 show eidola replay run "$trace" --mode target --wait spin -q -o "$out/same"
 show eidola replay compare "$out/same" "$trace"
+echo "Here a rank's workgroups share one CPU thread and poll only when their siblings yield; on a GPU they do not."
 
 for gpus in 8 256; do
     say "4. GPU 0 in detail, $((gpus - 1)) others as eidolons, HGX H100 boxes: spin, then monitor"
