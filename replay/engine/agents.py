@@ -5,7 +5,6 @@ from ..waiting import Policy
 from .heap import push
 from .jit import jit
 from .layout import (
-    ACTIVE,
     BLOCKED_NOT,
     DONE,
     FINISHED,
@@ -289,5 +288,4 @@ def run_agent(code, net, sim, rows, policy, at, now):
         agent.call += 1
     agent.flag = FINISHED
     agent.end_ps = now
-    sim.register[ACTIVE] -= 1
     return DONE

@@ -23,7 +23,6 @@ from .layout import (
     BIN_PS,
     CHANGES,
     DONE,
-    EVENTS,
     FREE_ENTRY,
     FREE_MESSAGE,
     GROW_ENTRIES,
@@ -197,7 +196,6 @@ def advance(code, net, sim, rows, policy, budget):
             continue
         if on_link == _NEVER and on_timer == _NEVER:
             return DONE
-        register[EVENTS] += 1
         register[NOW] = min(on_link, on_timer)
         if on_link < on_timer or (on_link == on_timer and sim.heap[0].key < TRANSIT):
             link_event(code, net, sim, rows, policy)

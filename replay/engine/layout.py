@@ -19,11 +19,11 @@ Ints = npt.NDArray[np.integer[Any]]
 Records = npt.NDArray[np.void]
 
 # Registers: scalars of the state.
-NOW, HEAP, TIMERS, SERVICES, HOPS, BIN_PS, EVENTS, LANDED, ACTIVE = range(9)
+NOW, HEAP, TIMERS, SERVICES, HOPS, BIN_PS, LANDED = range(7)
 # Records are taken from those given back, else from those that were never used.
-FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(9, 13)
-CHANGES = 13  # how many changes of links have happened
-REGISTERS = 14
+FREE_MESSAGE, USED_MESSAGES, FREE_ENTRY, USED_ENTRIES = range(7, 11)
+CHANGES = 11  # how many changes of links have happened
+REGISTERS = 12
 
 # What `advance` returns.
 DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE, GROW_SERVICES = range(8)
@@ -238,7 +238,7 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
     state.ports["room"] = buffer_bytes
     state.queues["head"] = state.queues["tail"] = -1
     state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
-    state.register[[TIMERS, ACTIVE]] = agents
+    state.register[TIMERS] = agents
     state.register[BIN_PS] = FIRST_BIN_PS
     state.register[[FREE_MESSAGE, FREE_ENTRY]] = -1
     return state
