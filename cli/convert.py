@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from ..convert.formats import find_format, titles
 from .captured import captured_command
+
+if TYPE_CHECKING:
+    from ..convert import ConversionReport
+    from ..convert.auto import Recognised
 
 _ET = "--execution-trace"
 
@@ -36,30 +41,93 @@ class _Greedy(TyperCommand):
         return super().parse_args(ctx, spread)
 
 
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Trace folder to write.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@app.command()
+def auto(
+    paths: Annotated[list[Path], typer.Argument(help="Files of any known format, or folders of them.")],
+    output: _Output,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Convert traces of any known format: say what each file was taken for, then convert them."""
+    from ..convert import auto as convert_auto
+    from .progress import progress
+
+    def tell(found: "Recognised") -> None:
+        if not (quiet or as_json):
+            typer.echo("\n".join(found.lines()))
+
+    with progress(enabled=not quiet) as show:
+        report = convert_auto(paths, output, overwrite=overwrite, progress=show, tell=tell)
+    _print(report, as_json, quiet)
+
+
 @app.command(cls=_Greedy)
 def kineto(
     traces: Annotated[
         list[Path], typer.Argument(help="Kineto files (*.json, *.json.gz), or folders of them.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Trace folder to write.")],
+    output: _Output,
     execution_trace: Annotated[
         list[Path] | None,
         typer.Option(_ET, help="ExecutionTrace files, or a folder of them, after the traces."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    overwrite: _Overwrite = False,
+    as_json: _Json = False,
+    quiet: _Quiet = False,
 ) -> None:
-    """Convert PyTorch profiler traces, one file a rank, to a trace."""
-    from ..convert import kineto as convert_kineto
+    """Convert PyTorch profiler traces (Kineto JSON), one file a rank."""
+    _convert("kineto", traces, output, execution_trace or [], overwrite, as_json, quiet)
+
+
+def _register(name: str, title: str) -> None:
+    """Add the command of a format that needs no options of its own."""
+
+    @app.command(name, help=f"Convert {title}.")
+    def command(
+        paths: Annotated[list[Path], typer.Argument(help="Files, or folders of them.")],
+        output: _Output,
+        overwrite: _Overwrite = False,
+        as_json: _Json = False,
+        quiet: _Quiet = False,
+    ) -> None:
+        _convert(name, paths, output, [], overwrite, as_json, quiet)
+
+
+for _name, _title in titles().items():
+    if _name != "kineto":
+        _register(_name, _title)
+
+
+def _convert(
+    name: str,
+    paths: list[Path],
+    output: Path,
+    companions: list[Path],
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from ..convert import convert
     from .progress import progress
 
+    kind = find_format(name)
     with progress(enabled=not quiet) as show:
-        report = convert_kineto(traces, output, execution_trace or (), overwrite=overwrite, progress=show)
+        report = convert(kind, paths, output, companions=companions, overwrite=overwrite, progress=show)
+    _print(report, as_json, quiet)
+
+
+def _print(report: "ConversionReport", as_json: bool, quiet: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))
     elif not quiet:
-        typer.echo("\n".join([*report.lines(), f"look at it with `eidola inspect {output}`"]))
+        typer.echo("\n".join([*report.lines(), f"look at it with `eidola inspect {report.path}`"]))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import InputError
+from .formats import Head
 from .json_stream import EventFile, find_objects, open_bytes
 
 _MARKS = re.compile(rb'"record_param_comms"|"## process_group:init ##"|"(?:gloo|mpi|ucc):')
@@ -42,6 +43,11 @@ class ExecutionTrace:
     nodes: list[CommsNode] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+def recognise(head: Head) -> bool:
+    """Whether a file starts like an ExecutionTrace: an object with a schema and nodes."""
+    return head.start.lstrip()[:1] == b"{" and b'"schema"' in head.start and b'"nodes"' in head.start
 
 
 def read_execution_trace(path: Path) -> ExecutionTrace:

@@ -1,0 +1,111 @@
+"""What given files are, told by their content, and their conversion as that."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..schemas import Trace
+from ..schemas.errors import InputError, UsageError
+from .captured import MANIFEST as CAPTURE
+from .captured import captured
+from .conversion import Progress, convert
+from .execution_trace import recognise as is_execution_trace
+from .formats import Format, Head, find_format, read_head, titles
+from .report import ConversionReport
+
+_EXECUTION_TRACE = "execution-trace"
+
+
+@dataclass
+class Recognised:
+    """What each file was taken for: raw captures, files by format, companions by theirs, and what is unknown."""
+
+    captures: list[Path] = field(default_factory=list)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    companions: dict[str, list[Path]] = field(default_factory=dict)
+    unknown: list[Path] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return a line a file, with what it was taken for."""
+        named = titles()
+        taken = [(path, "raw capture of eidola") for path in self.captures]
+        taken += [(path, named[name]) for name, paths in self.files.items() for path in paths]
+        taken += [(path, name.replace("-", " ")) for name, paths in self.companions.items() for path in paths]
+        taken += [(path, "not recognised, left out") for path in self.unknown]
+        return [f"{path}: {what}" for path, what in sorted(taken)]
+
+
+def recognise(paths: Iterable[str | Path]) -> Recognised:
+    """Tell what `paths`, files or folders (searched through), are. Raises InputError where one does not exist."""
+    found = Recognised()
+    for path in _files(map(Path, paths), found):
+        head = read_head(path)
+        if is_execution_trace(head):
+            found.companions.setdefault(_EXECUTION_TRACE, []).append(path)
+        elif kind := _kind(head):
+            found.files.setdefault(kind.name, []).append(path)
+        else:
+            found.unknown.append(path)
+    return found
+
+
+def _kind(head: Head) -> Format | None:
+    return next((kind for kind in map(find_format, titles()) if kind.recognise(head)), None)
+
+
+def _files(paths: Iterable[Path], found: Recognised) -> Iterator[Path]:
+    """Yield the files to look at; folders that are raw captures go to `found` as they are."""
+    for path in paths:
+        if (path / CAPTURE).is_file():
+            found.captures.append(path)
+        elif path.is_dir():
+            yield from _files(sorted(p for p in path.iterdir() if not p.name.startswith(".")), found)
+        elif path.is_file():
+            yield path
+        else:
+            raise InputError(f"{path} does not exist; give files, or folders of them")
+
+
+def auto(
+    paths: Iterable[str | Path],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[Recognised], None] | None = None,
+) -> ConversionReport:
+    """Recognise `paths` and convert them into the trace folder `output`.
+
+    `tell` is called with what was recognised before anything is converted. Raises InputError where nothing is
+    recognised, UsageError where the files are of several formats.
+    """
+    found = recognise(paths)
+    if tell:
+        tell(found)
+    if len(found.captures) == 1 and not found.files:
+        return _captured(found.captures[0], output, overwrite)
+    if not found.files:
+        raise InputError(
+            f"none of {len(found.unknown)} files was recognised as one of: {', '.join(titles())}; name the format "
+            "with `eidola convert FORMAT` if you know it"
+        )
+    if found.captures or len(found.files) > 1:
+        kinds = [*("raw capture" for _ in found.captures[:1]), *found.files]
+        raise UsageError(
+            f"the files are of several formats ({', '.join(kinds)}); a trace comes from one: give the files of one "
+            "format, or convert each with `eidola convert FORMAT`"
+        )
+    ((name, files),) = found.files.items()
+    kind = find_format(name)
+    companions = found.companions.get(kind.companion or "", [])
+    return convert(kind, files, output, companions=companions, overwrite=overwrite, progress=progress)
+
+
+def _captured(folder: Path, output: str | Path, overwrite: bool) -> ConversionReport:
+    """Convert one raw capture; its report is what the trace then holds."""
+    trace = Trace(captured(folder, output, overwrite=overwrite))
+    report = ConversionReport(trace.path, trace.ranks(), trace.notes.get("missing_ranks", []))
+    report.spans = trace.read("spans", ["rank"]).num_rows
+    report.dependencies.update(trace.read("dependencies", ["kind"])["kind"].to_pylist())
+    report.collectives.update(trace.read("collectives", ["operation"])["operation"].to_pylist())
+    return report

@@ -1,0 +1,180 @@
+"""The ranks of one job, however they were read -> a trace: matched, put on one clock, written, reported."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..schemas import TraceWriter
+from ..schemas.errors import InputError
+from .clocks import Clock, align
+from .collectives import Part
+from .matching import Matching, Member, match
+from .rank import RankRecord
+from .report import ConversionReport
+
+RUN_GAP_NS = 1_000_000_000
+"""Ranks whose windows lie further apart than this, far more than clocks differ, are of different runs."""
+
+
+def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -> ConversionReport:
+    """Match, align and write the ranks of one job, which format `source` was read from; return the report.
+
+    Raises InputError where the ranks cannot be of one run.
+    """
+    records = sorted(records, key=lambda record: record.rank)
+    _lend_base(records)
+    _check_one_run(records)
+    world_size = next((r.world_size for r in records if r.world_size), None)
+    matching = match({r.rank: r.parts for r in records}, world_size)
+    clocks = align([r.rank for r in records], matching)
+    for record in records:
+        record.shift(clocks[record.rank].offset_ns)
+        _write_rank(writer, record, matching, clocks[record.rank])
+    report = _report(writer.path, records, matching, clocks, world_size)
+    writer.notes = {"source": source, **report.as_dict()}
+    del writer.notes["path"]
+    return report
+
+
+def _lend_base(records: Sequence[RankRecord]) -> None:
+    """Give a truncated rank, whose base time was behind the cut, the base that all others share."""
+    bases = {record.base_ns for record in records if record.base_ns}
+    for record in records:
+        if record.truncated and not record.absolute and len(bases) == 1:
+            record.shift(next(iter(bases)))
+            record.notes.append(
+                f"{record.path.name} ends before its base time; that of the other ranks was taken"
+            )
+
+
+def _check_one_run(records: Sequence[RankRecord]) -> None:
+    """Refuse ranks that cannot be of one run."""
+    first = records[0]
+    for record, following in pairwise(records):
+        if record.rank == following.rank:
+            raise InputError(
+                f"{record.path} and {following.path} are both of rank {record.rank}; give one file a rank"
+            )
+    for record in records[1:]:
+        if None not in (first.world_size, record.world_size) and first.world_size != record.world_size:
+            raise InputError(
+                f"{first.path} is of a job of {first.world_size} ranks, {record.path} of one of "
+                f"{record.world_size}: different runs; give the files of one run"
+            )
+        gap = max(record.window_ns[0] - first.window_ns[1], first.window_ns[0] - record.window_ns[1])
+        if gap > RUN_GAP_NS and first.absolute == record.absolute:
+            raise InputError(
+                f"{first.path} and {record.path} lie {gap / 1e9:.1f} s apart and never overlap: different "
+                "runs or steps; give files of one run and step"
+            )
+    size = next((r.world_size for r in records if r.world_size), None)
+    if size is not None and records[-1].rank >= size:
+        raise InputError(f"{records[-1].path} is of rank {records[-1].rank}, but the job has {size} ranks")
+
+
+def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clock: Clock) -> None:
+    rank = record.rank
+    writer.write("ranks", rank, {name: [value] for name, value in record.hardware.items()})
+    writer.write("clocks", rank, {
+        "method": [clock.method], "offset_ns": [clock.offset_ns], "residual_ns": [clock.residual_ns],
+        "anchors": [clock.anchors],
+    })  # fmt: skip
+    writer.write("spans", rank, record.spans)
+    writer.write("dependencies", rank, record.edges)
+    own = [m for m in matching.members if m.rank == rank]
+    writer.write("communicators", rank, {
+        name: [getattr(m, name) for m in own] for name in ("communicator", "group_rank", "group_size", "name")
+    })  # fmt: skip
+    writer.write("collectives", rank, _collective_columns(record.parts, matching))
+    for name, columns in record.more.items():
+        writer.write(name, rank, columns)
+
+
+_PART_COLUMNS = (
+    "span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",
+    "algorithm", "protocol", "channels", "launch_ns", "start_ns", "end_ns",
+)  # fmt: skip
+
+
+def _collective_columns(parts: Sequence[Part], matching: Matching) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [getattr(p, name) for p in parts] for name in _PART_COLUMNS}
+    columns["communicator"] = [matching.name_of(p) for p in parts]
+    return columns
+
+
+def _report(
+    path: Path,
+    records: Sequence[RankRecord],
+    matching: Matching,
+    clocks: Mapping[int, Clock],
+    world_size: int | None,
+) -> ConversionReport:
+    ranks = [r.rank for r in records]
+    report = ConversionReport(path, ranks, sorted(set(range(world_size or 0)) - set(ranks)))
+    for record in records:
+        report.spans += len(record.spans["span"])
+        kinds, origins = (pa.array(record.edges.get(name, ()), pa.string()) for name in ("kind", "origin"))
+        pairs = zip(kinds.to_pylist(), origins.to_pylist(), strict=True)
+        report.dependencies.update(f"{kind} {origin}" for kind, origin in pairs)
+        report.collectives.update(p.operation for p in record.parts)
+        report.sources.update(p.source for p in record.parts)
+        report.contradicted.update(record.contradicted)
+        report.notes += record.notes
+        if record.dropped:
+            report.dropped[record.rank] = record.dropped
+        if record.truncated:
+            report.truncated_ranks.append(record.rank)
+    residuals = [
+        c.residual_ns for c in clocks.values() if c.method == "collective_ends" and c.residual_ns is not None
+    ]
+    report.residual_ns = max(residuals, default=None)
+    report.contradicted = +report.contradicted
+    _report_matches(report, matching, ranks)
+    report.notes += [*_group_notes(matching), *_clock_notes(clocks)]
+    return report
+
+
+def _report_matches(report: ConversionReport, matching: Matching, ranks: Sequence[int]) -> None:
+    groups: dict[str, list[Member]] = {}
+    for member in matching.members:
+        groups.setdefault(member.communicator, []).append(member)
+    for (name, sequence), by_rank in sorted(matching.operations.items()):
+        part = next(iter(by_rank.values()))[0]
+        expected = {m.rank for m in groups[name]}
+        expected_all = expected | (
+            {*ranks} if len(ranks) <= groups[name][0].group_size == len(ranks) else set()
+        )
+        if part.operation in ("send", "recv"):
+            continue
+        if expected_all == set(by_rank):
+            report.matched += 1
+        else:
+            report.unmatched.append(
+                f"{part.operation} {sequence} of {name}: on ranks {sorted(by_rank)}, not on "
+                f"{sorted(expected_all - set(by_rank))}"
+            )
+
+
+def _group_notes(matching: Matching) -> list[str]:
+    notes = []
+    for name, by in sorted(matching.by.items()):
+        if by == "ends":
+            notes.append(
+                f"communicator {name}: operations matched by the times of their ends, as orders differ"
+            )
+        if any(m.inferred for m in matching.members if m.communicator == name):
+            notes.append(
+                f"communicator {name}: the source does not give its ranks; size and places are inferred"
+            )
+    return notes
+
+
+def _clock_notes(clocks: Mapping[int, Clock]) -> list[str]:
+    return [
+        f"rank {rank}: no collective ties its clock to the others'; its times are its own"
+        for rank, clock in sorted(clocks.items())
+        if clock.method == "none"
+    ]

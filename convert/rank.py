@@ -1,0 +1,67 @@
+"""One rank of a job as any reader leaves it: on its own clock, ready to be aligned with the others and written."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .collectives import Part
+
+_ABSOLUTE_NS = 10**18  # 2001: no trace is older, and no host has been up for so long
+
+
+@dataclass
+class RankRecord:
+    """What one rank's files hold.
+
+    `hardware` is the row of `ranks`; `spans` and `edges` are columns of `spans` and `dependencies`; `parts` the
+    rank's collectives; `more` columns of further tables by name (`writes`, `waits`, `counters`, `links`). Times
+    are the rank's own nanoseconds, from first to last in `window_ns`; `base_ns` is what the source added to all of
+    them. `dropped` counts events left out, by reason; `contradicted` edges that the times contradict, by kind.
+    """
+
+    rank: int
+    path: Path
+    world_size: int | None
+    hardware: dict[str, Any]
+    spans: dict[str, Any]
+    edges: dict[str, Any]
+    parts: list[Part]
+    window_ns: tuple[int, int]
+    dropped: dict[str, int] = field(default_factory=dict)
+    truncated: bool = False
+    contradicted: Counter[str] = field(default_factory=Counter)
+    base_ns: int = 0
+    notes: list[str] = field(default_factory=list)
+    more: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether times count from 1970, as those of a trace without a base time may not."""
+        return self.window_ns[0] > _ABSOLUTE_NS
+
+    def shift(self, offset_ns: int) -> None:
+        """Add `offset_ns` to all times of the rank."""
+        self.spans = shifted(self.spans, offset_ns)
+        self.more = {name: shifted(columns, offset_ns) for name, columns in self.more.items()}
+        for part in self.parts:
+            for name in ("launch_ns", "start_ns", "end_ns"):
+                if (time := getattr(part, name)) is not None:
+                    setattr(part, name, time + offset_ns)
+        self.window_ns = (self.window_ns[0] + offset_ns, self.window_ns[1] + offset_ns)
+
+
+_TIMES = ("launch_ns", "start_ns", "end_ns", "issue_ns", "time_ns")
+
+
+def shifted(columns: Mapping[str, Any], offset_ns: int) -> dict[str, Any]:
+    """Return `columns` with `offset_ns` added to the moments among them."""
+    offset = pa.scalar(offset_ns, pa.int64())
+    return {
+        name: pc.add(pa.array(values, pa.int64()), offset) if name in _TIMES else values
+        for name, values in columns.items()
+    }
