@@ -19,7 +19,8 @@ _MIX = 0x45D9F3B  # multiplier of a well-mixing 32-bit integer hash (T. Mueller)
 class Routing(IntEnum):
     """STATIC: destination modulo the choices. ECMP: a hash of node, endpoints and flow. SPRAY: of the segment.
 
-    LEAST_LOADED: the link that is free first when the segment is eligible; the first such on a tie.
+    LEAST_LOADED: the link that is free first when the segment is eligible; on a tie the one that SPRAY would take,
+    or the next such after it, so that no link is preferred.
     A message leaves its GPU over one link, which its first segment chooses; further on each segment chooses.
     """
 

@@ -11,7 +11,7 @@ from .heap import push, replace
 from .jit import jit
 from .layout import BIN_PS, BINS, FREE_ENTRY, HEAP, HOPS, USED_ENTRIES
 
-_STATIC, _SPRAY, _LEAST_LOADED = int(Routing.STATIC), int(Routing.SPRAY), int(Routing.LEAST_LOADED)
+_STATIC, _ECMP, _LEAST_LOADED = int(Routing.STATIC), int(Routing.ECMP), int(Routing.LEAST_LOADED)
 mix = jit(routing.mix)
 TRANSIT = 1 << 40  # added to a link's key: in one picosecond deliveries come first, both by link
 
@@ -52,19 +52,18 @@ def choose(net, sim, node, slot, segment):
         up = count  # all are down: wait for the one that would have been taken
     if net.routing == _STATIC:
         return working(net, first, count, up, message.destination % up)
+    hashed = mix(net.seed, node)
+    if net.routing == _ECMP:
+        hashed = mix(mix(mix(hashed, message.source), message.destination), message.flow)
+    else:
+        hashed = mix(mix(hashed, message.id), segment)
+    best = working(net, first, count, up, hashed % up)
     if net.routing == _LEAST_LOADED:
-        best = working(net, first, count, up, 0)
-        for at in range(1, up):
-            link = working(net, first, count, up, at)
+        for place in range(hashed % up + 1, hashed % up + up):
+            link = working(net, first, count, up, place % up)
             if sim.queues[link].free_ps < sim.queues[best].free_ps:
                 best = link
-        return best
-    hashed = mix(net.seed, node)
-    if net.routing == _SPRAY:
-        hashed = mix(mix(hashed, message.id), segment)
-    else:
-        hashed = mix(mix(mix(hashed, message.source), message.destination), message.flow)
-    return working(net, first, count, up, hashed % up)
+    return best
 
 
 @jit

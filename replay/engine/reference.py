@@ -214,14 +214,15 @@ class ReferenceEngine:
             raise UsageError(f"fabric {self.fabric.name}: no route from {end} to GPU {message.destination}")
         if kind is Routing.STATIC:
             return links[message.destination % len(links)]
-        if kind is Routing.LEAST_LOADED:
-            return min(links, key=lambda link: self.free_ps[link])
         hashed = mix(self.routing.seed & 0x7FFFFFFF, node)
-        if kind is Routing.SPRAY:
-            hashed = mix(mix(hashed, message.number), index)
-        else:
+        if kind is Routing.ECMP:
             hashed = mix(mix(mix(hashed, message.source), message.destination), message.label)
-        return links[hashed % len(links)]
+        else:
+            hashed = mix(mix(hashed, message.number), index)
+        drawn = hashed % len(links)
+        if kind is Routing.LEAST_LOADED:
+            return min(links[drawn:] + links[:drawn], key=lambda link: self.free_ps[link])
+        return links[drawn]
 
     def travel(self, message: Message, index: int, link: int, start: int) -> Steps:
         """Take one segment, from its `start` on its first link, from link to link.
