@@ -67,14 +67,14 @@ def _waits(outcome: "Outcome", computing: np.ndarray) -> tuple[Intervals, Interv
     inside: list[Intervals] = [empty]
     polled: list[Intervals] = [empty]
     program = outcome.program
-    for low, high in chunks(program.waits if outcome.recorded else 0):
-        rows = outcome.final.rows.waits[low:high]
-        within = (rows["activity"] >= 0) & (rows["end_ps"] > rows["start_ps"])
-        within[within] = computing[rows["activity"][within]]
-        inside.append((rows["activity"][within], rows["start_ps"][within], rows["end_ps"][within]))
-        poll = rows["mode"] == Mode.POLL
-        endpoint = program.agent_endpoint[rows["agent"][poll]]
-        polled.append((endpoint, rows["start_ps"][poll], rows["end_ps"][poll]))
+    any_wanted = outcome.recorded and (computing.any() or (program.ops["mode"] == Mode.POLL).any())
+    for low, high in chunks(program.waits if any_wanted else 0):
+        known, rows = outcome.columns.waits(low, high), outcome.final.rows.waits[low:high]
+        within = (known["activity"] >= 0) & (rows["end_ps"] > rows["start_ps"])
+        within[within] = computing[known["activity"][within]]
+        inside.append((known["activity"][within], rows["start_ps"][within], rows["end_ps"][within]))
+        poll = known["mode"] == Mode.POLL
+        polled.append((known["endpoint"][poll], rows["start_ps"][poll], rows["end_ps"][poll]))
     return _joined(*inside), _joined(*polled)
 
 
@@ -100,19 +100,11 @@ def _traffic(outcome: "Outcome") -> Intervals:
     size = outcome.program.endpoints
     sent, received, writes = np.zeros((3, size), np.int64)
     for low, high in chunks(outcome.program.messages):
-        source, destination, weight = _payload(outcome, low, high)
+        known = outcome.columns.messages(low, high)
+        source, destination, weight = known["source"], known["destination"], known["size_bytes"]
         away = source != destination
         source, destination, weight = source[away], destination[away], weight[away]
         sent += np.bincount(source, weight, size).astype(np.int64)
         received += np.bincount(destination, weight, size).astype(np.int64)
         writes += np.bincount(source, minlength=size)
     return sent, received, writes
-
-
-def _payload(outcome: "Outcome", low: int, high: int) -> Intervals:
-    """Return (source, destination, size_bytes) of messages, recorded or as the program says."""
-    if outcome.recorded:
-        rows = outcome.final.rows.messages[low:high]
-        return outcome.program.agent_endpoint[rows["agent"]], rows["destination"], rows["size_bytes"]
-    known = outcome.program.message_rows(low, high)
-    return known["source"], known["destination"], known["size_bytes"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from .engine.layout import FINISHED, Final
 from .fabric import Fabric
 from .program import Ints, Mode, Program
 from .waiting import WaitPolicy
+
+if TYPE_CHECKING:
+    from .engine.columns import Columns
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,27 @@ class Outcome:
         return np.where(end < 0, 0, start), np.maximum(end, 0)
 
     @cached_property
+    def columns(self) -> "Columns":
+        """What the program says of messages and waits, row by row."""
+        from .engine.columns import Columns
+
+        return Columns(self.program)
+
+    @property
+    def _observes(self) -> bool:
+        return bool((self.program.ops["mode"] == Mode.OBSERVE).any())
+
+    @cached_property
     def observed_ps(self) -> Ints:
         """(waits,) when each OBSERVE wait's flag reached its count; -1: never, or another kind of wait."""
-        waits, rows, first = self.final.rows.waits, self.final.rows.messages, self.program.flag_first
-        arrival: Ints = np.full(len(waits), -1, np.int64)
-        wanted = np.flatnonzero(waits["mode"] == Mode.OBSERVE)
-        if not len(wanted):
+        arrival: Ints = np.full(len(self.final.rows.waits), -1, np.int64)
+        if not self._observes:
             return arrival
-        raising = np.flatnonzero((rows["flag"] >= 0) & (rows["arrival_ps"] >= 0))
+        waits, rows, first = self.program.wait_rows(), self.program.message_rows(), self.program.flag_first
+        wanted = np.flatnonzero(waits["mode"] == Mode.OBSERVE)
+        raising = np.flatnonzero(rows["flag"] >= 0)
         flag = first[rows["destination"][raising]] + rows["flag"][raising]
-        landed = rows["arrival_ps"][raising]
+        landed = self.final.rows.messages["arrival_ps"][raising]
         order = np.lexsort((landed, flag))
         flag, landed = flag[order], landed[order]
         own = first[self.program.agent_endpoint[waits["agent"][wanted]]] + waits["flag"][wanted]
@@ -79,10 +93,11 @@ class Outcome:
 
     def causality_violations(self) -> int:
         """Return how many OBSERVE waits the capture ended before their simulated arrival (recorded runs only)."""
-        observed = self.final.rows.waits["mode"] == Mode.OBSERVE
-        if not observed.any():
+        if not self.recorded or not self._observes:
             return 0
-        arrival, deadline = self.observed_ps[observed], self.program.wait_rows()["deadline_ps"][observed]
+        waits = self.program.wait_rows()
+        observed = waits["mode"] == Mode.OBSERVE
+        arrival, deadline = self.observed_ps[observed], waits["deadline_ps"][observed]
         return int(((arrival < 0) | (arrival > deadline)).sum())
 
     def tables(self) -> Mapping[str, Any]:

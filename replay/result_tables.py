@@ -74,33 +74,33 @@ def activities(outcome: Outcome) -> Columns:
 
 def messages(outcome: Outcome, start: int, end: int) -> Columns:
     """Return the table of writes, rows `start` to `end`."""
-    rows = outcome.final.rows.messages[start:end]
+    known, rows = outcome.columns.messages(start, end), outcome.final.rows.messages[start:end]
     return {
-        "message": np.arange(start, start + len(rows)),
-        "source_rank": outcome.program.agent_endpoint[rows["agent"]],
-        "destination_rank": rows["destination"],
+        "message": np.arange(start, end),
+        "source_rank": known["source"],
+        "destination_rank": known["destination"],
         "bottleneck_link": rows["link"],
-        **{name: rows[name] for name in ("agent", "activity", "size_bytes", "flag", "post_ps", "start_ps")},
-        **{name: rows[name] for name in ("arrival_ps", "queued_ps", "released_by")},
+        **{name: known[name] for name in ("agent", "activity", "size_bytes", "flag")},
+        **{name: rows[name] for name in ("post_ps", "start_ps", "arrival_ps", "queued_ps", "released_by")},
     }
 
 
 def waits(outcome: Outcome, start: int, end: int) -> Columns:
     """Return the table of waits, rows `start` to `end`."""
-    rows = outcome.final.rows.waits[start:end]
-    endpoint = outcome.program.agent_endpoint[rows["agent"]]
+    known, rows = outcome.columns.waits(start, end), outcome.final.rows.waits[start:end]
+    endpoint, mode = known["endpoint"], known["mode"]
     names, labels = outcome.program.flag_labels
-    observe = rows["mode"] == Mode.OBSERVE
-    policy = np.where(observe, 1, np.where(rows["mode"] == Mode.POLL, 2, 0))
+    observe = mode == Mode.OBSERVE
+    policy = np.where(observe, 1, np.where(mode == Mode.POLL, 2, 0))
     arrival = np.where(observe, outcome.observed_ps[start:end], rows["arrival_ps"])
     return {
-        "wait": np.arange(start, start + len(rows)),
+        "wait": np.arange(start, end),
         "rank": endpoint,
-        "flag_name": _named(names, labels[outcome.program.flag_first[endpoint] + rows["flag"]]),
+        "flag_name": _named(names, labels[outcome.program.flag_first[endpoint] + known["flag"]]),
         "policy": _named(("event", "observe", outcome.wait.kind.name.lower()), policy),
         "arrival_ps": arrival,
-        **{name: rows[name] for name in ("agent", "activity", "flag", "expected", "start_ps", "end_ps")},
-        **{name: rows[name] for name in ("polls", "released_by")},
+        **{name: known[name] for name in ("agent", "activity", "flag", "expected")},
+        **{name: rows[name] for name in ("start_ps", "end_ps", "polls", "released_by")},
     }
 
 

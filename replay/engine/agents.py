@@ -171,11 +171,6 @@ def post(code, net, sim, rows, at, call, op, turn, now):
         start = inject(net, sim, rows, link, index, now)
     if len(rows.messages):
         row = rows.messages[message.id]
-        row.agent = at
-        row.activity = call.activity
-        row.destination = destination
-        row.flag = op.flag + shift if op.flag >= 0 else -1
-        row.size_bytes = op.size_bytes
         row.post_ps = now
         row.start_ps = start
         row.released_by = sim.agents[at].released_by
@@ -215,13 +210,6 @@ def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
     """Begin one wait of agent `at`; return whether the agent goes on at once."""
     slot = op.flag + call.flag_offset + turn * op.flag_step
     expected = op.expected + turn * op.expected_step
-    if len(rows.waits):
-        row = rows.waits[sim.agents[at].wait]
-        row.agent = at
-        row.activity = call.activity
-        row.flag = slot
-        row.mode = op.mode
-        row.expected = expected
     if op.mode == _OBSERVE:
         finish_wait(sim, rows, at, now, -1, now, 0, -1)
         return True

@@ -56,10 +56,9 @@ LINK = "source destination rate latency_ps header_bytes payload_bytes down"
 CHANGE = "time_ps link rate_mb_per_s"
 RULE = "low high stride base"
 CALL_ROW = "start_ps end_ps released_by"
-MESSAGE_ROW = (
-    "agent: activity: destination: flag: link: size_bytes post_ps start_ps arrival_ps queued_ps released_by"
-)
-WAIT_ROW = "agent: activity: flag: mode: expected start_ps arrival_ps end_ps polls released_by"
+# What the program does not say of a message and of a wait; `columns` has the rest.
+MESSAGE_ROW = "link: released_by: post_ps start_ps arrival_ps queued_ps"
+WAIT_ROW = "released_by: start_ps arrival_ps end_ps polls"
 HOP_ROW = "message segment link eligible_ps start_ps end_ps"
 
 
@@ -247,16 +246,15 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
 def rows(program: Program, record: str) -> Rows:
     """Return the arrays to record into: `none` keeps calls only, `messages` and `hops` also messages and waits."""
     full = record != "none"
-    kept = (
-        _records(CALL_ROW, len(program.calls["agent"])),
+    calls = _records(CALL_ROW, len(program.calls["agent"]))
+    for name in calls.dtype.names or ():
+        calls[name] = -1
+    return Rows(
+        calls,
         _records(MESSAGE_ROW, program.messages if full else 0),
         _records(WAIT_ROW, program.waits if full else 0),
         _records(HOP_ROW, 4096 if record == "hops" else 0),
     )
-    for records in kept:
-        for name in records.dtype.names or ():
-            records[name] = -1
-    return Rows(*kept)
 
 
 def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:

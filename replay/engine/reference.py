@@ -176,10 +176,8 @@ class ReferenceEngine:
             self.flows[message.flow].append(message)
         if self.record != "none":
             row = self.rows.messages[message.number]
-            row["agent"], row["activity"] = agent, calls["activity"][call]
-            row["destination"], row["size_bytes"] = peer, size
-            row["flag"] = ops["flag"][op] + shift if ops["flag"][op] >= 0 else -1
             row["post_ps"], row["released_by"] = self.clock.now, self.agents["released_by"][agent]
+            row["start_ps"] = -1
         if local:
             self.clock.process(self.land_locally(message))
             return
@@ -346,10 +344,6 @@ class ReferenceEngine:
         mode = int(ops["mode"][op])
         slot = ops["flag"][op] + calls["flag_offset"][call] + turn * ops["flag_step"][op]
         expected = int(ops["expected"][op] + turn * ops["expected_step"][op])
-        if self.record != "none":
-            row = self.rows.waits[self.agents["wait"][agent]]
-            row["agent"], row["activity"], row["flag"] = agent, calls["activity"][call], slot
-            row["mode"], row["expected"] = mode, expected
         if mode == Mode.OBSERVE:
             self.waited(agent, now, -1, now, 0, -1)
             return
