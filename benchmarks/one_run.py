@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from eidola.replay.builder import Builder
 from eidola.replay.presets import preset
-from eidola.replay.program import Builder, Program, wait, write
+from eidola.replay.program import Program, wait, write
 from eidola.replay.run import run
 from eidola.schemas import ResultsWriter, results_hash
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 from figure import REPEATS, Figure, measure, median
 
+from eidola.replay.builder import Builder
 from eidola.replay.fabric import Fabric
 from eidola.replay.presets import preset
-from eidola.replay.program import Builder, Program, wait, write
+from eidola.replay.program import Program, wait, write
 from eidola.replay.run import run
 
 FLOW_BYTES, SEGMENT_BYTES = 1 << 20, 4096

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from figure import Figure, measure
 
+from eidola.replay.builder import Builder
 from eidola.replay.collectives import Call, Operation, expand, tuning
 from eidola.replay.fabric import Fabric
 from eidola.replay.presets import preset
-from eidola.replay.program import Builder, Program, compute, wait, write
+from eidola.replay.program import Program, compute, wait, write
 from eidola.replay.run import run
 
 HIDDEN, TOKENS, ELEMENT_BYTES = 8192, 4096, 2  # 48 layers of this are a model of 39 billion parameters

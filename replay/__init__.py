@@ -6,6 +6,7 @@ from ..schemas.lazy import attach
 
 if TYPE_CHECKING:
     from .api import replay, verify
+    from .builder import Builder
     from .comparison import Comparison, compare
     from .edits import Edits, read_edits
     from .explanation import Explanation, explain
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from .lowering.lower import Lowered, lower
     from .outcome import Outcome
     from .passes import make_pipeline
-    from .program import Builder, Program
+    from .program import Program
     from .run import run
     from .scaled import write_scaled
     from .scaling import scale
@@ -51,13 +52,14 @@ __getattr__ = attach(
     __name__,
     **{"lowering.lower": "Lowered lower"},
     api="replay verify",
+    builder="Builder",
     comparison="Comparison compare",
     edits="Edits read_edits",
     explanation="Explanation explain",
     fabric="Fabric FabricBuilder",
     outcome="Outcome",
     passes="make_pipeline",
-    program="Builder Program",
+    program="Program",
     run="run",
     scaled="write_scaled",
     scaling="scale",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...schemas import UsageError
+from ..builder import Builder
 from ..fabric import Fabric
-from ..program import Builder, compute, wait, write
+from ..program import compute, wait, write
 from . import algorithms
 from .plugins import Algorithm
 from .work import Call, Operation, Track, Tuning, Work

@@ -9,8 +9,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...schemas import UsageError
+from ..builder import Builder
 from ..fabric import Fabric, Ints
-from ..program import Builder, Mode, compute, wait, write
+from ..program import Mode, compute, wait, write
 from .orders import ring_order, ring_speeds
 
 Call = dict[str, int]

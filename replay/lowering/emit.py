@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..builder import Builder
 from ..fabric import Fabric
-from ..program import Builder
 from .acts import Grower
 from .edges import number_pairs
 from .expanding import Expanded, Expander

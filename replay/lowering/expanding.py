@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..builder import Builder
 from ..collectives import Expansion, expand, tuning
 from ..fabric import Fabric
-from ..program import Builder, Collective
+from ..program import Collective
 from .matching import Instance
 from .sizing import Sizer
 

@@ -6,9 +6,10 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from ...schemas import Trace, UsageError
+from ..builder import Builder
 from ..edits import NONE, Edits
 from ..fabric import Fabric
-from ..program import Builder, Program
+from ..program import Program
 from .acts import Grower
 from .emit import Emitter
 from .expanding import Expander

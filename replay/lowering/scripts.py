@@ -8,7 +8,8 @@ observe. `eidolon` keeps writes to chosen distances, at their captured times.
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..program import Builder, Mode, compute, until, wait, write
+from ..builder import Builder
+from ..program import Mode, compute, until, wait, write
 from .acts import Act, Grower, Traffic
 from .edges import NONE, Pair, Signals, signals
 from .items import Item, Lane, RankWork, finish_ns

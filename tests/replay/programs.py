@@ -3,9 +3,10 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from eidola.replay.builder import Builder
 from eidola.replay.changes import LinkChange
 from eidola.replay.fabric import Fabric, FabricBuilder
-from eidola.replay.program import Builder, Mode, Program, compute, until, wait, write
+from eidola.replay.program import Mode, Program, compute, until, wait, write
 
 MIB = 1 << 20
 US = 1_000_000  # picoseconds

@@ -3,7 +3,8 @@
 import pytest
 
 from eidola.replay import compare, run
-from eidola.replay.program import Builder, Collective, compute, wait, write
+from eidola.replay.builder import Builder
+from eidola.replay.program import Collective, compute, wait, write
 from eidola.schemas import TraceWriter, UsageError
 
 from .programs import MIB, US, ring, star

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eidola.replay import explain, monitor, spin
-from eidola.replay.program import Builder, Mode, compute, wait, write
+from eidola.replay.builder import Builder
+from eidola.replay.program import Mode, compute, wait, write
 from eidola.schemas import Results, StallError, UsageError
 
 from .programs import MIB, US, all_to_all, fabrics, programs, ring, star

@@ -1,7 +1,8 @@
 """Where a GPU's time went: waits inside of a phase are not computing."""
 
 from eidola.replay import run
-from eidola.replay.program import Builder, Mode, compute, wait, write
+from eidola.replay.builder import Builder
+from eidola.replay.program import Mode, compute, wait, write
 
 from .programs import MIB, US, star
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from eidola.replay import FabricBuilder, replay, run
+from eidola.replay.builder import Builder
 from eidola.replay.collectives import Operation, Tuning, expand, routed, tuning
 from eidola.replay.presets import preset, preset_names
-from eidola.replay.program import Builder, compute
+from eidola.replay.program import compute
 from eidola.schemas import UsageError
 
 from .programs import MIB, US

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from eidola.replay import run
+from eidola.replay.builder import Builder
 from eidola.replay.cuts import bisection, paths
 from eidola.replay.fabric import Fabric, serialisation_ps, wire_bytes
 from eidola.replay.presets import check_routes, preset
 from eidola.replay.presets.wires import NET400, NVLINK4, NVLINK5, PCIE4, PCIE4_HOP, SOCKETS, XGMI_MI250X, Wire
-from eidola.replay.program import Builder, wait, write
+from eidola.replay.program import wait, write
 from eidola.schemas import UsageError
 
 from .programs import MIB, alone

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from eidola.replay import run
-from eidola.replay.program import Builder, Mode, wait, write
+from eidola.replay.builder import Builder
+from eidola.replay.program import Mode, wait, write
 from eidola.replay.waiting import Policy, WaitPolicy
 from eidola.schemas import StallError, UsageError
 

@@ -1,7 +1,8 @@
 """Runs that the report's tests look at: small programs run by the compiled engine and stored as any run is."""
 
 from eidola.replay import FabricBuilder, run, spin
-from eidola.replay.program import Builder, Collective, Mode, compute, wait, write
+from eidola.replay.builder import Builder
+from eidola.replay.program import Collective, Mode, compute, wait, write
 from eidola.schemas import ResultsWriter
 
 US = 1_000_000  # picoseconds
