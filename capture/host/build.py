@@ -19,7 +19,7 @@ FLAGS = (
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"),
 )
 NO_COMPILER = (
-    "no C compiler (looked for $CC, cc, gcc, clang on PATH): the host backend builds its kernels at first "
+    "no C compiler (looked for $CC, cc, gcc, clang on PATH): capture builds its C parts at first "
     "use. Install one (Debian: apt install gcc; macOS: xcode-select --install), or use the bundled capture: "
     "sample_traces/gemv_allreduce_host_4"
 )
@@ -39,25 +39,30 @@ def compiler() -> tuple[str, str]:
 
 
 def library(source: Path) -> ctypes.CDLL:
-    """Return `source` as a loaded shared library, from the cache where this compiler built it before.
+    """Return `source` as a loaded shared library; raises what `shared_object` raises."""
+    return ctypes.CDLL(str(shared_object(source, FLAGS)))
+
+
+def shared_object(source: Path, flags: tuple[str, ...]) -> Path:
+    """Return the shared library that `source` compiles to, from the cache where this compiler built it before.
 
     Headers beside the source count as part of it. Raises MissingError without a compiler, CaptureError where
     the build fails.
     """
     path, version = compiler()
-    digest = hashlib.sha256("\0".join((version, sys.platform, *FLAGS)).encode())
+    digest = hashlib.sha256("\0".join((version, sys.platform, *flags)).encode())
     for file in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(file.read_bytes())
     built = user_cache_path("eidola") / "host" / f"{source.stem}-{digest.hexdigest()[:16]}.so"
     if not built.exists():
-        _build(path, source, built)
-    return ctypes.CDLL(str(built))
+        _build([path, *flags], source, built)
+    return built
 
 
-def _build(path: str, source: Path, built: Path) -> None:
+def _build(compile_with: list[str], source: Path, built: Path) -> None:
     built.parent.mkdir(parents=True, exist_ok=True)
     partial = built.with_name(f".{built.name}.{os.getpid()}")
-    command = [path, *FLAGS, str(source), "-o", str(partial)]
+    command = [*compile_with, str(source), "-o", str(partial)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         partial.unlink(missing_ok=True)

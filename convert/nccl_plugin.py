@@ -1,0 +1,350 @@
+"""Ring files of the capture stage's NCCL profiler plugin, read into tables; `capture/nccl/ring.h` is their layout.
+
+A file holds the newest records of one process. Three tables come out of it, with host times in Unix nanoseconds:
+
+    operations  collectives and point-to-point: what, how much, by which algorithm; enqueued, not executed
+    transfers   what the proxy thread sent or received over the network, a step (or, before NCCL 2.27, a proxy
+                operation) a row, with peer and bytes
+    channels    when each channel of an operation's kernel ran, by the GPU's timer
+
+Transfers inside a node go from kernel to kernel: NCCL reports their channels, never their bytes a peer.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..schemas.errors import InputError
+
+MAGIC = b"EIDNCCL1"
+FORMAT = 1
+_NO_COMMUNICATOR = 0xFFFF
+_START, _STOP, _CHANGE = 1, 2, 3
+
+_HEADER = np.dtype(
+    {
+        "names": [
+            *("magic", "format", "record_bytes", "capacity", "process", "rank", "world", "restart"),
+            *("interface", "mask", "communicators", "names_lost", "next", "names"),
+        ],
+        "formats": [
+            *("S8", "<u4", "<u4", "<u8", "<u4", "<i4", "<i4", "<i4", "<i4", "<i4", "<u4", "<u4", "<u8"),
+            ([("state", "<u4"), ("text", "S28")], 64),
+        ],
+        "offsets": [0, 8, 12, 16, 24, 28, 32, 36, 40, 44, 48, 52, 128, 2048],
+        "itemsize": 4096,
+    }
+)
+_COMMUNICATOR = np.dtype(
+    [
+        *(
+            (name, "<u8")
+            for name in ("identity", "opened_ns", "closed_ns", "opened_unix_ns", "closed_unix_ns")
+        ),
+        *((name, "<i4") for name in ("rank", "ranks", "nodes")),
+        *(("named", "<u4"), ("name", "S72")),
+    ]
+)
+_RECORD = np.dtype(
+    [
+        *((name, "<u8") for name in ("commit", "time_ns", "event", "parent")),
+        *(("action", "u1"), ("type", "u1"), ("communicator", "<u2")),
+        *((name, "u1") for name in ("operation", "datatype", "algorithm", "protocol")),
+        *(("a", "<u8"), ("b", "<u8"), ("peer", "<i4")),
+        *((name, "u1") for name in ("channels", "warps", "flags", "state")),
+    ]
+)
+_COMMUNICATORS = 256
+_RECORDS_AT = _HEADER.itemsize + _COMMUNICATORS * _COMMUNICATOR.itemsize
+
+# Bits of event types and numbers of states: nccl_profiler.h, as in capture/nccl/layout.h.
+_COLL, _P2P, _PROXY_OP, _PROXY_STEP, _KERNEL_CHANNEL, _CE_COLL = 1, 2, 3, 4, 6, 12
+_SEND_WAIT, _CHANNEL_STOP = 9, 22
+_LAST_OPERATION_STATE = 7
+
+_DTYPES_BY_BYTES = {
+    1: ("ncclInt8", "ncclUint8", "ncclFloat8e4m3", "ncclFloat8e5m2"),
+    2: ("ncclFloat16", "ncclBfloat16"),
+    4: ("ncclInt32", "ncclUint32", "ncclFloat32"),
+    8: ("ncclInt64", "ncclUint64", "ncclFloat64"),
+}
+"""From ncclTypeSize, NCCL's src/include/collectives.h. A type that NCCL calls `Unknown` has no size here."""
+_ELEMENT_BYTES: dict[str | None, int] = {
+    dtype: size for size, dtypes in _DTYPES_BY_BYTES.items() for dtype in dtypes
+}
+
+
+@dataclass(frozen=True)
+class NcclCommunicator:
+    """One communicator of the process. `ranks` and `nodes` are None before NCCL 2.27; names may be empty."""
+
+    identity: int
+    name: str
+    rank: int | None
+    ranks: int | None
+    nodes: int | None
+    opened_ns: int
+    closed_ns: int | None
+
+
+@dataclass(frozen=True)
+class NcclDump:
+    """What one process's file holds.
+
+    `rank`, `world` and `restart` are what torchrun said (None: not started by it); `interface` the version of
+    NCCL's profiler interface; `records` the raw records, oldest first, and `lost` how many are not there:
+    overwritten by newer ones, or never completed. `unix_offset_ns` turns the records' clock into Unix time, and
+    was the same at all of the communicators' beginnings and ends within `unix_spread_ns`.
+    """
+
+    path: Path
+    process: int
+    rank: int | None
+    world: int | None
+    restart: int | None
+    interface: int
+    communicators: tuple[NcclCommunicator, ...]
+    communicators_lost: int
+    records: npt.NDArray[Any]
+    lost: int
+    names: tuple[str | None, ...]
+    unix_offset_ns: int
+    unix_spread_ns: int
+    operations: pa.Table
+    transfers: pa.Table
+    channels: pa.Table
+
+
+def read_dump(path: str | Path) -> NcclDump:
+    """Return what the ring file `path` holds; the process may still run, or have been killed.
+
+    Raises InputError where it is no such file, is cut short, or comes from a newer version.
+    """
+    path = Path(path)
+    content = _content(path)
+    header = np.frombuffer(content, _HEADER, 1)[0]
+    used = min(int(header["communicators"]), _COMMUNICATORS)
+    raw = np.frombuffer(content, _COMMUNICATOR, used, _HEADER.itemsize)
+    records, lost = _whole(content, int(header["capacity"]), int(header["next"]))
+    offset, spread = _unix_offset(raw)
+    names = (None, *(_text(n["text"]) if n["state"] == 2 else None for n in header["names"][1:]))
+    columns = _Columns(records, np.array(names, object), offset, int(header["process"]))
+    return NcclDump(
+        path,
+        int(header["process"]),
+        _said(header["rank"]),
+        _said(header["world"]),
+        _said(header["restart"]),
+        int(header["interface"]),
+        tuple(_communicator(c, offset) for c in raw),
+        int(header["communicators"]) - used,
+        records,
+        lost,
+        names,
+        offset,
+        spread,
+        columns.operations(),
+        columns.transfers(),
+        columns.channels(),
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from error
+    if content[: len(MAGIC)] != MAGIC or len(content) < _RECORDS_AT:
+        raise InputError(
+            f"{path} is no ring file of the NCCL plugin: it does not begin with {MAGIC.decode()}"
+        )
+    header = np.frombuffer(content, _HEADER, 1)[0]
+    if header["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {header['format']}; this eidola reads up to {FORMAT}: upgrade it"
+        )
+    whole = _RECORDS_AT + int(header["capacity"]) * _RECORD.itemsize
+    if header["record_bytes"] != _RECORD.itemsize or len(content) != whole:
+        raise InputError(f"{path} has {len(content)} bytes instead of {whole}: copy it again, whole")
+    return content
+
+
+def _whole(content: bytes, capacity: int, following: int) -> tuple[npt.NDArray[Any], int]:
+    """Return the records that were completed, in order of their index, and how many are missing."""
+    slots = np.frombuffer(content, _RECORD, capacity, _RECORDS_AT)
+    index = slots["commit"] - np.uint64(1)
+    at = np.arange(capacity, dtype=np.uint64)
+    there = (slots["commit"] > 0) & (index < following) & (index % np.uint64(capacity) == at)
+    found = slots[there]
+    return found[np.argsort(found["commit"])], following - len(found)
+
+
+def _unix_offset(communicators: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return Unix time minus the records' clock, by the median of the anchors, and how far these differ."""
+    pairs = [
+        int(c[f"{when}_unix_ns"]) - int(c[f"{when}_ns"])
+        for c in communicators
+        for when in ("opened", "closed")
+        if c[f"{when}_ns"]
+    ]
+    if not pairs:
+        return 0, 0
+    return sorted(pairs)[len(pairs) // 2], max(pairs) - min(pairs)
+
+
+def _communicator(c: Any, offset: int) -> NcclCommunicator:
+    closed = int(c["closed_ns"])
+    return NcclCommunicator(
+        int(c["identity"]),
+        _text(c["name"]) if c["named"] == 2 else "",
+        _said(c["rank"]),
+        _said(c["ranks"]),
+        _said(c["nodes"]),
+        int(c["opened_ns"]) + offset,
+        closed + offset if closed else None,
+    )
+
+
+def _said(value: Any) -> int | None:
+    return None if value < 0 else int(value)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+class _Columns:
+    """The records as columns: starts, and what later records of an event add to them."""
+
+    def __init__(self, records: npt.NDArray[Any], names: npt.NDArray[Any], offset: int, process: int) -> None:
+        self.names, self.offset, self.process = names, offset, process
+        self.starts = records[records["action"] == _START]
+        stops = records[records["action"] == _STOP]
+        self.stop_of = stops["event"], stops["time_ns"]
+        self.changes = records[records["action"] == _CHANGE]
+
+    def operations(self) -> pa.Table:
+        """Return collectives and point-to-point operations, in the order of their enqueueing.
+
+        `count` is NCCL's, one rank's part of an AllGather or ReduceScatter, and `size_bytes` follows it. `event`
+        identifies the row in the file; `communicator` is its index among the communicators;
+        `enqueued_ns` is when NCCL had handed the work to the GPU, null where that was not recorded.
+        """
+        s = self._of(_COLL, _P2P, _CE_COLL)
+        p2p = s["type"] == _P2P
+        dtypes = self._names(s["datatype"])
+        sizes = [_ELEMENT_BYTES.get(d) for d in dtypes]
+        size = [n * b if b else None for n, b in zip(s["b"].tolist(), sizes, strict=True)]
+        channels = _masked(s["channels"], s["channels"] == 0, pa.int32())
+        return pa.table(
+            {
+                "event": pa.array(s["event"], pa.int64()),
+                "communicator": _masked(s["communicator"], s["communicator"] == _NO_COMMUNICATOR, pa.int32()),
+                "sequence_number": _masked(s["a"], p2p, pa.int64()),
+                "operation": pa.array(self._names(s["operation"]), pa.string()),
+                "dtype": pa.array(dtypes, pa.string()),
+                "count": pa.array(s["b"], pa.int64()),
+                "size_bytes": pa.array(size, pa.int64()),
+                "peer": _masked(s["peer"], s["peer"] < 0, pa.int32()),
+                "algorithm": pa.array(self._names(s["algorithm"]), pa.string()),
+                "protocol": pa.array(self._names(s["protocol"]), pa.string()),
+                "channels": channels,
+                "start_ns": self._time(s["time_ns"]),
+                "enqueued_ns": self._stopped(s["event"]),
+            }
+        )
+
+    def transfers(self) -> pa.Table:
+        """Return network transfers: `operation` is the event of the operation, null for another process's (PXN).
+
+        `issue_ns` is when a send was handed to the network; `size_bytes` what was moved, null where not said.
+        """
+        proxies = self._of(_PROXY_OP)
+        steps = self._of(_PROXY_STEP)
+        if len(steps):
+            known, at = _find(proxies["event"], steps["parent"])
+            rows, owners, size_states = steps[known], proxies[at[known]], self.changes
+        else:
+            rows = owners = proxies
+            size_states = self.changes[self.changes["state"] <= _LAST_OPERATION_STATE]
+        own = owners["a"] >> np.uint64(32) == self.process
+        sent = self.changes[self.changes["state"] == _SEND_WAIT]
+        return pa.table(
+            {
+                "event": pa.array(rows["event"], pa.int64()),
+                "operation": _masked(owners["parent"], ~own | (owners["parent"] == 0), pa.int64()),
+                "channel": pa.array(owners["channels"], pa.int32()),
+                "peer": pa.array(owners["peer"], pa.int32()),
+                "send": pa.array(owners["flags"] & 1 == 1, pa.bool_()),
+                "step": pa.array(rows["a"] if len(steps) else [None] * len(rows), pa.int64()),
+                "size_bytes": self._largest(rows["event"], size_states),
+                "start_ns": self._time(rows["time_ns"]),
+                "issue_ns": self._looked_up(rows["event"], sent["event"], sent["time_ns"], self.offset),
+                "end_ns": self._stopped(rows["event"]),
+            }
+        )
+
+    def channels(self) -> pa.Table:
+        """Return the channels of operations' kernels: start and end by the GPU's timer (null before NCCL 2.27).
+
+        `seen_ns` is when the proxy thread noticed the start, not when it happened.
+        """
+        s = self._of(_KERNEL_CHANNEL)
+        ends = self.changes[self.changes["state"] == _CHANNEL_STOP]
+        return pa.table(
+            {
+                "event": pa.array(s["event"], pa.int64()),
+                "operation": _masked(s["parent"], s["parent"] == 0, pa.int64()),
+                "channel": pa.array(s["channels"], pa.int32()),
+                "gpu_start_ns": _masked(s["b"], s["b"] == 0, pa.int64()),
+                "gpu_end_ns": self._looked_up(s["event"], ends["event"], ends["b"], 0),
+                "seen_ns": self._time(s["time_ns"]),
+            }
+        )
+
+    def _of(self, *types: int) -> npt.NDArray[Any]:
+        of: npt.NDArray[Any] = self.starts[np.isin(self.starts["type"], types)]
+        return of
+
+    def _names(self, numbers: npt.NDArray[Any]) -> list[str | None]:
+        names: list[str | None] = self.names[numbers].tolist()
+        return names
+
+    def _time(self, times: npt.NDArray[Any]) -> pa.Array:
+        return pa.array(times.astype(np.int64) + self.offset, pa.int64())
+
+    def _stopped(self, events: npt.NDArray[Any]) -> pa.Array:
+        return self._looked_up(events, *self.stop_of, self.offset)
+
+    def _looked_up(
+        self, events: npt.NDArray[Any], keys: npt.NDArray[Any], values: npt.NDArray[Any], offset: int
+    ) -> pa.Array:
+        """Return for every event the value of the first record with it as key, plus `offset`; null: none."""
+        known, at = _find(keys, events)
+        found = np.zeros(len(events), np.int64)
+        found[known] = values[at[known]].astype(np.int64) + offset
+        return _masked(found, ~known, pa.int64())
+
+    def _largest(self, events: npt.NDArray[Any], changes: npt.NDArray[Any]) -> pa.Array:
+        """Return the most bytes that any change of each event gives; null where none does."""
+        known, at = _find(events, changes["event"])
+        most = np.zeros(len(events), np.uint64)
+        np.maximum.at(most, at[known], changes["b"][known])
+        return _masked(most, most == 0, pa.int64())
+
+
+def _find(keys: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return for each of `wanted` whether it is among `keys`, and where first."""
+    if not len(keys):
+        return np.zeros(len(wanted), bool), np.zeros(len(wanted), np.int64)
+    order = np.argsort(keys, kind="stable")
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return keys[at] == wanted, at
+
+
+def _masked(values: npt.NDArray[Any], missing: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, kind, mask=missing)

@@ -1,0 +1,193 @@
+"""The NCCL plugin, driven by a C program that knows only the committed table of NCCL's layouts."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eidola.capture import nccl
+from eidola.convert.nccl_plugin import read_dump
+from eidola.schemas import InputError, UsageError
+
+FOLDER = Path(nccl.__file__).parent
+DRIVER = Path(__file__).with_name("nccl_driver.c")
+VERSIONS = range(nccl.VERSIONS[0], nccl.VERSIONS[1] + 1)
+
+
+@pytest.fixture(scope="session")
+def driver(c_compiler, tmp_path_factory):
+    return compiled(c_compiler[0], tmp_path_factory.mktemp("driver"))
+
+
+def compiled(compiler, folder, *flags):
+    program = folder / "driver"
+    command = [compiler, "-std=c11", "-O1", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *flags]
+    done = subprocess.run(
+        [*command, f"-I{FOLDER}", DRIVER, "-o", program, "-pthread", "-ldl"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def drive(driver, out, *arguments, plugin=None, records=1 << 10, **environment):
+    """Run the driver under the plugin's environment, and return what it left and said."""
+    out.mkdir(exist_ok=True)
+    variables = nccl.environment(out, records=records)
+    plugin = plugin or variables[nccl.LOADED_BY]
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [driver, plugin, *map(str, arguments)],
+        env={**kept, **variables, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    return [read_dump(file) for file in sorted(out.glob("nccl.*.ring"))], done.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_tells_operations_with_algorithm_protocol_channels_and_bytes(driver, tmp_path, version):
+    (dump,), said = drive(driver, tmp_path, "story", version, RANK="3", WORLD_SIZE="16")
+    assert (dump.rank, dump.world, dump.interface, dump.lost) == (3, 16, version, 0)
+    assert dump.path.name.startswith("nccl.rank00003.")
+    (communicator,) = dump.communicators
+    assert (communicator.identity, communicator.name, communicator.rank) == (
+        0xFEDCBA9876543210,
+        "data parallel",
+        3,
+    )
+    assert (communicator.ranks, communicator.nodes) == ((16, 2) if version >= 4 else (None, None))
+    assert communicator.opened_ns < communicator.closed_ns
+    wanted = [
+        (7, "AllReduce", "ncclBfloat16", 1000, 2000, "RING", "SIMPLE", 8),
+        (8, "AllReduce", "ncclBfloat16", 2000, 4000, "RING", "SIMPLE", 8),
+        (None, "Send", "ncclFloat32", 300, 1200, None, None, 2 if version >= 4 else None),
+        *([(9, "AllGather", "ncclInt8", 64, 64, "MC", None, None)] if version >= 6 else []),
+    ]
+    names = "sequence_number operation dtype count size_bytes algorithm protocol channels".split()
+    rows = dump.operations.to_pylist()
+    assert [tuple(row[name] for name in names) for row in rows] == wanted
+    assert [row["peer"] for row in rows[:3]] == [0, 0, 5]
+    assert all(row["communicator"] == 0 for row in rows)
+    assert int(said.split()[1]) & ~{1: 0x3F, 2: 0x3F, 3: 0xFF, 4: 0xFF, 5: 0xFFF, 6: 0x7FFF}[version] == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_transfers_have_peer_and_bytes_and_channels_the_gpus_timer(driver, tmp_path, version):
+    (dump,), _ = drive(driver, tmp_path, "story", version)
+    first = dump.operations["event"][0].as_py()
+    sizes = [(i + 1) << 18 for i in range(3)] if version >= 4 else [None] * 3
+    names = "operation channel peer send step size_bytes".split()
+    transfers = dump.transfers.to_pylist()
+    assert [tuple(t[name] for name in names) for t in transfers] == [
+        (first, 1, peer, send, step, sizes[step])
+        for peer, send in ((4, True), (2, False))
+        for step in range(3)
+    ]
+    for t in transfers:
+        assert t["start_ns"] <= t["end_ns"]
+        assert (t["issue_ns"] is not None) == t["send"]
+    channels = dump.channels.to_pylist()
+    timers = [(5000, 9000), (5001, 9001)] if version >= 4 else [(None, None)] * 2
+    assert [(c["operation"], c["channel"], c["gpu_start_ns"], c["gpu_end_ns"]) for c in channels] == [
+        (first, i, *timers[i]) for i in range(2 if version >= 3 else 0)
+    ]
+
+
+def test_a_stop_after_finalize_and_from_another_thread_is_kept(driver, tmp_path):
+    (dump,), _ = drive(driver, tmp_path, "story", 6)
+    first, late = dump.operations["enqueued_ns"].to_pylist()[:2]
+    closed = dump.communicators[0].closed_ns
+    assert first <= closed <= late
+
+
+def test_another_process_parent_is_not_followed(driver, tmp_path):
+    (dump,), _ = drive(driver, tmp_path, "story", 4)
+    proxies = dump.records[(dump.records["action"] == 1) & (dump.records["type"] == 3)]
+    assert proxies["peer"].tolist() == [4, 2, 9]
+    assert 9 not in dump.transfers["peer"].to_pylist()  # it had no steps here
+    assert dump.transfers["operation"].null_count == 0
+
+
+@pytest.mark.parametrize(("threads", "each"), [(8, 100), (8, 4000)])
+def test_many_threads_fill_the_ring_and_what_is_lost_is_counted(driver, tmp_path, threads, each):
+    capacity = 1 << 12
+    (dump,), _ = drive(driver, tmp_path, "threads", 6, threads, each, records=capacity)
+    made = 2 * threads * each
+    assert len(dump.records) + dump.lost == made
+    assert len(dump.records) <= capacity
+    if made <= capacity:
+        assert dump.lost == 0
+        operations = dump.operations
+        assert sorted(operations["sequence_number"].to_pylist()) == list(range(threads * each))
+        assert operations["enqueued_ns"].null_count == 0
+        sequence = operations["sequence_number"].to_numpy()
+        assert (operations["count"].to_numpy() == sequence // each).all()  # no record mixes two threads' fields
+    else:
+        assert len(dump.records) > 0.9 * capacity
+        assert (np.diff(dump.records["commit"].astype(np.int64)) > 0).all()
+        assert dump.records["commit"][0] >= made - capacity
+
+
+def test_a_forked_child_writes_nothing(driver, tmp_path):
+    (dump,), _ = drive(driver, tmp_path, "fork", 6)
+    assert dump.operations["sequence_number"].to_pylist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [({"EIDOLA_NCCL_FOLDER": "/nowhere/at/all"}, "No such file"), ({"EIDOLA_NCCL_RECORDS": "1000"}, "Invalid")],
+)
+def test_a_plugin_that_cannot_write_turns_itself_off_and_says_so_on_stderr(
+    driver, tmp_path, variables, message
+):
+    dumps, said = drive(driver, tmp_path, "story", 6, **variables)
+    assert dumps == []
+    assert message in said
+    assert "mask 0" in said
+
+
+@pytest.mark.parametrize("kind", ["thread", "address,undefined"])
+def test_sanitizers_find_nothing(c_compiler, tmp_path, kind):
+    flags = [f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
+    probe = tmp_path / "probe.c"
+    probe.write_text("int main(void) { return 0; }\n")
+    built = subprocess.run([c_compiler[0], *flags, probe, "-o", tmp_path / "probe"], capture_output=True)
+    if built.returncode or subprocess.run([tmp_path / "probe"], capture_output=True).returncode:
+        pytest.skip(f"no -fsanitize={kind} here")
+    plugin = tmp_path / "plugin.so"
+    command = [c_compiler[0], *nccl.FLAGS, "-g", *flags, FOLDER / "plugin.c", "-o", plugin]
+    subprocess.run(command, check=True, capture_output=True)
+    driver = compiled(c_compiler[0], tmp_path, *flags)
+    for version in VERSIONS:
+        out = tmp_path / f"story{version}"
+        (dump,), said = drive(driver, out, "story", version, plugin=plugin)
+        assert dump.lost == 0
+        assert "Sanitizer" not in said
+    (dump,), said = drive(driver, tmp_path / "threads", "threads", 6, 4, 2000, plugin=plugin, records=64)
+    assert "Sanitizer" not in said
+    assert len(dump.records) + dump.lost == 2 * 4 * 2000
+
+
+def test_a_file_cut_short_or_foreign_is_named(driver, tmp_path):
+    (dump,), _ = drive(driver, tmp_path, "story", 6)
+    short = tmp_path / "short.ring"
+    short.write_bytes(dump.path.read_bytes()[:-64])
+    with pytest.raises(InputError, match=r"short\.ring has \d+ bytes instead of \d+: copy it again"):
+        read_dump(short)
+    foreign = tmp_path / "foreign.ring"
+    foreign.write_bytes(b"\0" * 100_000)
+    with pytest.raises(InputError, match=r"foreign\.ring is no ring file"):
+        read_dump(foreign)
+
+
+def test_the_environment_refuses_what_cannot_work(c_compiler, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="1000 records .* power of two"):
+        nccl.environment(tmp_path, records=1000)
+    monkeypatch.setenv(nccl.LOADED_BY, "inspector")
+    with pytest.raises(UsageError, match="NCCL_PROFILER_PLUGIN=inspector is set already"):
+        nccl.environment(tmp_path)
