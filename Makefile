@@ -4,9 +4,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench validate docs clean
 
 PYTHON ?=
+MEASUREMENTS ?= ../shared/validation/measurements.csv
+OUT ?= validation
 VENV := .venv
 BIN := $(VENV)/bin
 # Byte-compiling every installed file costs more than compiling the few that are imported.
@@ -17,6 +19,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   linter, formatter, type checker, layout of the packages"
 	@echo "make bench   measure speed and memory, write benchmarks/results.json"
+	@echo "make validate  predict published measurements (MEASUREMENTS=file.csv OUT=folder)"
 	@echo "make docs    write the generated pages again"
 	@echo "make clean   remove the environment"
 
@@ -34,6 +37,11 @@ check: $(VENV)/.dev .mypy_root/eidola
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/run.py
+
+# The page of the project is written anew where its own measurements are predicted, not where another file is.
+validate: $(VENV)/.run
+	$(BIN)/eidola replay score "$(MEASUREMENTS)" -o "$(OUT)" \
+	    $(if $(filter default file,$(origin MEASUREMENTS)),--into docs/validation.md)
 
 docs: $(VENV)/.run
 	$(BIN)/python -m eidola.schemas.reference > docs/schema.md.new

@@ -4,15 +4,17 @@ To add one: a line in BOXES with its GPUs, its wiring (`switched`, `meshed` or `
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
+from ...schemas import UsageError
 from ..fabric import FabricBuilder
 from .pcie import pcie
 from .wires import (
     NET100,
     NET200,
     NET400,
+    NET800,
     NVLINK2,
     NVLINK3,
     NVLINK4,
@@ -22,6 +24,7 @@ from .wires import (
     PCIE4,
     PCIE4_HOP,
     PCIE5,
+    PCIE6,
     XGMI_MI250X,
     XGMI_MI300X,
     XGMI_MI355X,
@@ -48,6 +51,25 @@ class Box:
     host: Wire
     net: Wire
     gpu: str = ""  # generation, by which collective libraries choose
+
+    def refitted(self, name: str, gpus: int, nics: int, gb_per_s: float, latency_us: float) -> "Box":
+        """Return the box with fewer GPUs, or with other NICs; 0 leaves what it has.
+
+        `gb_per_s` and `latency_us` are of the link from a NIC to its leaf; PCIe stays as it is.
+        Raises UsageError for numbers that no such box has.
+        """
+        gpus = gpus or self.gpus
+        nics = nics or min(self.nics, gpus)
+        if not 1 <= gpus <= self.gpus or nics < 0 or (nics and gpus % nics):
+            raise UsageError(
+                f"--fabric {name}: box_gpus {gpus} with nics {nics}; a box holds 1 to {self.gpus} GPUs, and "
+                "as many share each NIC"
+            )
+        if gb_per_s < 0 or latency_us < 0:
+            raise UsageError(f"--fabric {name}: nic_gb_per_s and nic_latency_us cannot be negative")
+        net = self.net.at(round(gb_per_s * 1000) or self.net.rate_mb_per_s)
+        net = net.after(round(latency_us * 1e6) or net.latency_ps)
+        return replace(self, gpus=gpus, nics=nics, net=net)
 
     def nic_of(self, local: int) -> int:
         """Return the NIC, and with it the rail, of a GPU of the box."""
@@ -158,10 +180,17 @@ BOXES: dict[str, Box] = {
         8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400, "hopper"
     ),  # more memory, the same links
     "hgx-b200": Box(8, switched(NVLINK5.times(18), computes=True), 8, PCIE5, NET400, "blackwell"),
-    # 18 trays of 4 GPUs in one NVLink domain; a 400 Gb/s NIC a GPU, as in DGX GB200.
+    "hgx-b300": Box(8, switched(NVLINK5.times(18), computes=True), 8, PCIE6, NET800, "blackwell"),
+    # Export variants: 8 links a GPU instead of 12 (A800, 400 GB/s both ways) or 18 (H800, 400 GB/s both ways).
+    "hgx-a800": Box(8, switched(NVLINK3.times(8)), 8, PCIE4, NET200, "ampere"),
+    "hgx-h800": Box(8, switched(NVLINK4.times(8), computes=True), 8, PCIE5, NET400, "hopper"),
+    # 18 trays of 4 GPUs in one NVLink domain; a 400 Gb/s NIC a GPU, as in DGX GB200 (800 Gb/s in GB300).
     "gb200-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE5, NET400, "blackwell"),
+    "gb300-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE6, NET800, "blackwell"),
     "mi250x": Box(8, meshed(XGMI_MI250X, _PAIRS), 4, PCIE4, NET200, "cdna2"),
     "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400, "cdna3"),
+    "mi325x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400, "cdna3"),  # more memory, the same links
+    "mi350x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400, "cdna4"),  # less power, the same links
     "mi355x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400, "cdna4"),
     "pcie": Box(8, pcie(PCIE4_HOP, staged=False), 4, PCIE4_HOP, NET200),
     "pcie-staged": Box(8, pcie(PCIE4_HOP, staged=True), 4, PCIE4_HOP, NET200),

@@ -49,9 +49,20 @@ def star(gpus: int, rate_gb_per_s: float = 50, latency_us: float = 1) -> Fabric:
 
 
 def boxes(
-    name: str, gpus: int, box: str = "hgx-h100", scale_out: str = "rail-optimised", **settings: Any
+    name: str,
+    gpus: int,
+    box: str = "hgx-h100",
+    scale_out: str = "rail-optimised",
+    box_gpus: int = 0,
+    nics: int = 0,
+    nic_gb_per_s: float = 0.0,
+    nic_latency_us: float = 0.0,
+    **settings: Any,
 ) -> Fabric:
-    """Boxes of one kind; with more GPUs than one has, on a scale-out network with its settings."""
+    """Boxes of one kind; with more GPUs than one has, on a scale-out network with its settings.
+
+    `box_gpus`: how many GPUs of a box are there; `nics`, `nic_gb_per_s`, `nic_latency_us`: other NICs; 0: as usual.
+    """
     if box not in BOXES:
         raise UsageError(f"--fabric {name}: no box {box!r}; boxes are {', '.join(BOXES)}")
     if scale_out not in SCALE_OUT:
@@ -60,7 +71,10 @@ def boxes(
         raise UsageError(
             f"--fabric {name}: box {box} has no NICs; set scale_out to fat-tree-3, dragonfly or a torus"
         )
-    return SCALE_OUT[scale_out](name, BOXES[box], gpus, **settings)
+    kind = BOXES[box]
+    if box_gpus or nics or nic_gb_per_s or nic_latency_us:
+        kind = kind.refitted(name, box_gpus, nics, nic_gb_per_s, nic_latency_us)
+    return SCALE_OUT[scale_out](name, kind, gpus, **settings)
 
 
 _PRESETS: dict[str, Callable[..., Fabric]] = {
@@ -107,7 +121,8 @@ def _settings(name: str, given: dict[str, Any]) -> dict[str, type]:
     )
     parameters = list(inspect.signature(network).parameters.values())[3:]
     of_network = {p.name: p.annotation for p in parameters if p.name != "dimensions"}
-    return {"box": str, "scale_out": str} | of_network
+    of_boxes = {"box_gpus": int, "nics": int, "nic_gb_per_s": float, "nic_latency_us": float}
+    return {"box": str, "scale_out": str} | of_boxes | of_network
 
 
 def _typed(name: str, key: str, value: Any, kind: type) -> Any:

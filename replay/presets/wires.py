@@ -37,6 +37,10 @@ class Wire:
         """Return the same with another latency."""
         return replace(self, latency_ps=latency_ps)
 
+    def at(self, rate_mb_per_s: int) -> "Wire":
+        """Return the same at another rate."""
+        return replace(self, rate_mb_per_s=rate_mb_per_s)
+
     def args(self) -> tuple[int, int, int, int]:
         """Return what FabricBuilder.link takes after the two nodes."""
         return self.rate_mb_per_s, self.latency_ps, self.header_bytes, self.payload_bytes
@@ -75,10 +79,12 @@ XGMI_MI355X = Wire(76_800, PATH_PS, header_bytes=43, payload_bytes=128)
 PCIE3 = Wire(15_754, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE4 = Wire(31_508, 500 * NS, header_bytes=24, payload_bytes=128)
 PCIE5 = Wire(63_015, 500 * NS, header_bytes=24, payload_bytes=128)
+PCIE6 = PCIE5.times(2)  # 64 GT/s a lane; its flit mode's own overheads are taken as those of PCIe 5
 
-# 400, 200 and 100 Gb/s, RoCEv2: 82 B a packet (preamble 8, gap 12, Ethernet 14 + 4, IPv4 20, UDP 8, BTH 12,
-# ICRC 4), MTU 4096: 49.0, 24.5 and 12.3 GB/s. 150 ns a switch (Quantum-2 is below that, Ethernet ones are
+# 800, 400, 200 and 100 Gb/s, RoCEv2: 82 B a packet (preamble 8, gap 12, Ethernet 14 + 4, IPv4 20, UDP 8, BTH 12,
+# ICRC 4), MTU 4096: 98.0, 49.0, 24.5 and 12.3 GB/s. 150 ns a switch (Quantum-2 is below that, Ethernet ones are
 # slower) and 20 m of fibre at 5 ns/m.
+NET800 = Wire(100_000, 250 * NS, header_bytes=82, payload_bytes=4096)
 NET400 = Wire(50_000, 250 * NS, header_bytes=82, payload_bytes=4096)
 NET200 = Wire(25_000, 250 * NS, header_bytes=82, payload_bytes=4096)
 NET100 = Wire(12_500, 250 * NS, header_bytes=82, payload_bytes=4096)

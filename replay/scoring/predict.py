@@ -1,0 +1,83 @@
+"""Replay one case: a program of its operation, run by the ordinary engine on its fabric."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...schemas import EidolaError
+from ..collectives import Operation, Tuning, expand, tuning
+from ..fabric import Fabric
+from ..presets import preset
+from ..program import Builder
+from ..run import SEGMENT_BYTES, run
+from .case import Case
+
+SEGMENTS = 2**21
+"""Segments in a run, at most about: larger messages move in larger segments, so that a row takes seconds."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a case takes, and how it was run; or in `covered` why it could not be."""
+
+    predicted_us: float = 0
+    algorithm: str = ""
+    protocol: str = ""
+    covered: str = "true"
+
+
+def predict(case: Case) -> Prediction:
+    """Return what the replay predicts; a case that no program stands for says why."""
+    try:
+        fabric = preset(case.machine.preset, case.machine.gpus, **case.settings)
+        builder, how = _program(case, fabric)
+        program = builder.build()
+    except EidolaError as error:
+        return Prediction(covered=f"no program: {error}")
+    done = run(program, fabric, record="none", segment_bytes=_segment_bytes(case))
+    return Prediction(round(done.makespan_ps / 1e6, 3), how.algorithm, how.protocol)
+
+
+def _segment_bytes(case: Case) -> int:
+    """Return the size of a segment: 64 KiB, or so many times as keep their number small."""
+    moved = case.size_bytes * case.ranks * case.groups * 8
+    times = -(-moved // (SEGMENT_BYTES * SEGMENTS))
+    return SEGMENT_BYTES * int(2 ** np.ceil(np.log2(times)))
+
+
+def _program(case: Case, fabric: Fabric) -> tuple[Builder, Tuning]:
+    """Return a program of the case's groups, and how the first one runs."""
+    builder, hows = Builder(fabric.gpus), []
+    for first in range(0, case.ranks * case.groups, case.ranks):
+        members = list(range(first, first + case.ranks))
+        operation = _operation(case)
+        how = tuning(fabric, operation, members, case.algorithm or None, case.method.protocol or None,
+                     case.method.channels or None)  # fmt: skip
+        hows.append(how)
+        calls = expand(builder, fabric, members, operation, how, f"group {first}").calls
+        for member, made in zip(members, calls, strict=True):
+            agent = builder.agent(member, "stream")
+            for call in made:
+                builder.call(agent, **call)
+    return builder, hows[0]
+
+
+def _operation(case: Case) -> Operation:
+    """Return the operation of one group, in the schema's sizes."""
+    name, size, n = case.method.operation, case.size_bytes, case.ranks
+    if name == "shift":
+        return Operation("all_to_allv", size, _shift(case))
+    if name in ("all_gather", "gather"):
+        size //= n
+    return Operation(name, max(size, 1), element_bytes=1)
+
+
+def _shift(case: Case) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+    """Return who sends how much to whom, (N, N)."""
+    n = case.ranks
+    split = np.zeros((n, n), np.int64)
+    for p in range(n):
+        to = {"pairs": p ^ 1, "half": p + n // 2}.get(case.method.pattern, (p + 1) % n)
+        if to < n:
+            split[p, to] = case.size_bytes
+    return split

@@ -1,0 +1,180 @@
+"""Published measurements: how rows are read, mapped to machines and methods, and written back."""
+
+import csv
+
+import pytest
+
+from eidola.replay.scoring import Measurement, case_of, read_measurements, score
+from eidola.schemas import InputError
+
+HEADER = ("table_id,system,ranks,interconnect,library_version,algorithm_or_env,operation,size_bytes,time_us,"
+          "algbw_GBps,busbw_GBps,in_place,source_url")  # fmt: skip
+
+
+def row(**cells):
+    base = {"system": "H100 SXM, 8 per node, 1 node", "ranks": "8", "interconnect": "NVLink4 NVSwitch",
+            "library_version": "NCCL 2.27.3", "algorithm_or_env": "default", "operation": "all_reduce",
+            "size_bytes": "1048576"}  # fmt: skip
+    return Measurement(base | cells, 2)
+
+
+@pytest.mark.parametrize(
+    ("system", "interconnect", "ranks", "fabric", "boxes"),
+    [
+        ("H100 SXM, 8 per node, 2 nodes (AWS p5.48xlarge)", "NVLink4 NVSwitch + 32x100G EFA (3200 Gb/s)", 16,
+         "hgx-h100 nics=8 nic_gb_per_s=50", 2),
+        ("A100 40GB, 8 per node, 2 nodes (AWS p4d.24xlarge, EKS)", "NVLink3 NVSwitch + 4x100G EFA", 16,
+         "hgx-a100 nics=4 nic_gb_per_s=12.5", 2),
+        ("AWS p5en.48xlarge x 4 nodes", "16x200G EFA", 32, "hgx-h200 nics=8 nic_gb_per_s=50", 4),
+        ("4 nodes x 8 H200", "8 x 400 Gb/s InfiniBand NDR", 32, "hgx-h200 nics=8 nic_gb_per_s=50", 4),
+        ("32 x nodes of 8x B200 SXM", "CX-7 NDR", 256, "hgx-b200 nic_gb_per_s=50", 32),
+        ("B200, 1 GPU + 1 NIC per node, 2 nodes (GCP A4)", "1x400G RoCE per GPU", 2,
+         "hgx-b200 box_gpus=1 nics=1 nic_gb_per_s=50", 2),
+        ("HGX B300, 8/node", "NVLink5 + 8x800G XDR", 64, "hgx-b300 nics=8 nic_gb_per_s=100", 8),
+        ("GB200 NVL72, 4 per tray, 18 trays", "NVLink5 MNNVL", 72, "gb200-nvl72", 1),
+        ("GB300 NVL72", "NVLink5 MNNVL + XDR", 144, "gb300-nvl72 nic_gb_per_s=100", 2),
+        ("MI300X, 8 per node, 2 nodes", "xGMI mesh + 8x400G mlx5 RoCE", 16, "mi300x nics=8 nic_gb_per_s=50", 2),
+        ("AMD Instinct MI325X OAM", "xGMI", 8, "mi325x", 1),
+        ("gfx950 (MI350X/MI355X), 8 per node, 1 node", "xGMI mesh (7 links)", 8, "mi355x", 1),
+        ("MI250X, 4 of 8 GCDs", "xGMI, 1 to 4 links per pair", 4, "mi250x", 1),
+        ("NVIDIA A800-SXM4-80GB", "NVLink3 NVSwitch", 8, "hgx-a800", 1),
+        ("H800 SXM5, 8 per node, 2 nodes", "NVLink + 8x400G IB", 16, "hgx-h800 nics=8 nic_gb_per_s=50", 2),
+        ("H100 80GB HBM3, 8 per node, 1 or 2 nodes", "NVLink4 + IB NDR", 16, "hgx-h100 nic_gb_per_s=50", 2),
+        ("DGX-1 V100, 8 GPUs", "NVLink2 hybrid cube mesh", 8, "dgx1-v100", 1),
+        ("GCP A3 Mega", "8x200G GPUDirect-TCPXO", 16, "hgx-h100 nics=8 nic_gb_per_s=25", 2),
+    ],
+)  # fmt: skip
+def test_machines_are_read_from_what_their_authors_wrote(system, interconnect, ranks, fabric, boxes):
+    case = case_of(row(system=system, interconnect=interconnect, ranks=str(ranks)))
+    assert not isinstance(case, str), case
+    assert (case.fabric, case.machine.boxes, case.machine.gpus) == (fabric, boxes, ranks)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"system": "8 GPUs of some cloud"}, "no preset"),
+        ({"system": "RTX 4090, 8 per node", "interconnect": "PCIe 4.0"}, "no preset"),
+        ({"system": "A100 PCIe, 2 GPUs", "interconnect": "NVLink bridge"}, "bridges"),
+        ({"interconnect": "host memory, no P2P"}, "host memory"),
+        ({"ranks": ""}, "ranks is not stated"),
+        ({"size_bytes": ""}, "no size"),
+        ({"operation": "ep_dispatch"}, "ep_dispatch"),
+        ({"operation": ""}, "operation"),
+        ({"library_version": "DeepEP V2"}, "expert-parallel"),
+        ({"library_version": "QuickReduce", "algorithm_or_env": "QR-FP8"}, "compresses"),
+        ({"library_version": "my own kernels"}, "not known"),
+        ({"ranks": "1"}, "one rank"),
+        ({"ranks": "17", "system": "H100, 8 per node, 2 nodes"}, "17 GPUs of one"),
+        ({"system": "MI250X, 16 ranks (GCDs), 1 node", "ranks": "16"}, "no preset"),
+    ],
+)
+def test_a_row_that_cannot_be_mapped_says_why(cells, reason):
+    assert reason in case_of(row(**cells))
+
+
+@pytest.mark.parametrize(
+    ("env", "algorithm", "protocol", "size"),
+    [
+        ("default", "", "", 2**30),
+        ("NCCL_ALGO=allreduce:ring", "ring", "", 8),
+        ("NCCL_ALGO=NVLSTree", "nvls_tree", "", 8),
+        ("algo=Tree proto=LL128", "tree", "ll128", 8),
+        ("NCCL_ALGO=RING NVLS=0 COLLNET=0", "ring", "", 8),
+        ("NCCL_NVLS_ENABLE=0", "", "", 2**30),
+        ("TREE/LL128/64ch (before tuning)", "tree", "ll128", 8),
+        ("NCCL_PROTO=Simple", "", "simple", 8),
+        ("NCCL_ALGO=Ring;NCCL_PROTO=LL", "ring", "ll", 8),
+        ("Ring, Simple (forced)", "ring", "simple", 8),
+        ("default (NVLS for all_reduce)", "nvls", "", 2**30),
+        ("default (NVLS for all_reduce)", "", "", 8),
+        ("default (MNNVL, NVLS)", "", "", 2**30),
+        ("default (picked Ring)", "ring", "", 2**30),
+    ],
+)
+def test_forced_algorithms_hold_at_every_size_and_reported_ones_for_large_sizes(
+    env, algorithm, protocol, size
+):
+    case = case_of(row(algorithm_or_env=env, size_bytes=str(size)))
+    assert (case.algorithm, case.method.protocol) == (algorithm, protocol)
+
+
+def test_what_started_the_operations_is_read():
+    def harness(library, env):
+        return case_of(row(library_version=library, algorithm_or_env=env)).method.harness
+
+    assert harness("NCCL", "default") == "mpi"
+    assert harness("NCCL", "-g 8 (one process)") == "single"
+    assert harness("NCCL 2.27.7, torch 2.9.1", "default") == "torch"
+    assert harness("NCCL through XLA (PjRt)", "default") == "xla"
+
+
+def test_groups_side_by_side_fill_the_machine():
+    case = case_of(row(ranks="2", algorithm_or_env="4 group(s) of 2 at once, F32"))
+    assert (case.ranks, case.groups, case.machine.gpus) == (2, 4, 8)
+
+
+def write(path, *rows):
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    return path
+
+
+GOOD = 't,"H100 SXM, 8 per node",8,NVLink4,NCCL,default,all_reduce,65536,40.5,1.6,2.8,{},https://x'
+
+
+def test_the_result_has_the_rows_of_the_file_and_in_place_repetitions_are_one_prediction(tmp_path):
+    file = write(
+        tmp_path / "m.csv", GOOD.format(0), GOOD.format(1), "u,ENIAC,8,wires,NCCL,default,all_reduce,8,1,,,,"
+    )
+    made = score(file, tmp_path / "out", jobs=1)
+    with (tmp_path / "out" / "validation.csv").open(newline="") as text:
+        found = list(csv.DictReader(text))
+    with file.open(newline="") as text:
+        given = list(csv.DictReader(text))
+    assert [{k: f[k] for k in g} for f, g in zip(found, given, strict=True)] == given
+    assert found[0]["predicted_us"] == found[1]["predicted_us"] != ""
+    assert (found[0]["covered"], found[0]["fabric"], found[0]["algorithm"] != "") == (
+        "true",
+        "hgx-h100",
+        True,
+    )
+    assert found[2]["predicted_us"] == ""
+    assert "no preset" in found[2]["covered"]
+    assert len(made.rows) == 3
+    assert "ENIAC" in (tmp_path / "out" / "validation.md").read_text()
+
+
+def test_a_scored_file_can_be_scored_again(tmp_path):
+    first = tmp_path / "first"
+    score(write(tmp_path / "m.csv", GOOD.format(0)), first, jobs=1)
+    score(first / "validation.csv", tmp_path / "second", jobs=1)
+    assert (first / "validation.csv").read_text() == (tmp_path / "second" / "validation.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("a,b\n1,2\n", "no column table_id"),
+        (HEADER + ",ranks\n", "ranks twice"),
+        (HEADER + "\n1,2\n", "row 2 has 2 cells"),
+        (HEADER + "\n" + GOOD.format(0).replace("65536", "64k") + "\n", "row 2, column size_bytes: '64k'"),
+        (
+            HEADER + "\n" + GOOD.format(0) + "\n" + GOOD.format(0).replace("40.5", "fast") + "\n",
+            "row 3, column time_us",
+        ),
+        (HEADER + "\n" + GOOD.format(0).replace(",8,NV", ",-8,NV") + "\n", "row 2, column ranks: '-8'"),
+        (HEADER + '\n"t,1\n', "not a CSV file"),
+    ],
+)
+def test_a_malformed_file_is_one_error_with_row_and_column(tmp_path, text, message):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_measurements(tmp_path / "m.csv")
+
+
+def test_a_file_that_is_no_text_or_not_there_is_an_error(tmp_path):
+    (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "m.csv", tmp_path / "none.csv"):
+        with pytest.raises(InputError, match=str(path)):
+            read_measurements(path)
