@@ -68,7 +68,16 @@ def test_every_version_tells_operations_with_algorithm_protocol_channels_and_byt
         (None, "Send", "ncclFloat32", 300, 1200, None, None, 2 if version >= 4 else None),
         *([(9, "AllGather", "ncclInt8", 64, 64, "MC", None, None)] if version >= 6 else []),
     ]
-    names = "sequence_number operation dtype count size_bytes algorithm protocol channels".split()
+    names = [
+        "sequence_number",
+        "operation",
+        "dtype",
+        "count",
+        "size_bytes",
+        "algorithm",
+        "protocol",
+        "channels",
+    ]
     rows = dump.operations.to_pylist()
     assert [tuple(row[name] for name in names) for row in rows] == wanted
     assert [row["peer"] for row in rows[:3]] == [0, 0, 5]
@@ -81,7 +90,7 @@ def test_transfers_have_peer_and_bytes_and_channels_the_gpus_timer(driver, tmp_p
     (dump,), _ = drive(driver, tmp_path, "story", version)
     first = dump.operations["event"][0].as_py()
     sizes = [(i + 1) << 18 for i in range(3)] if version >= 4 else [None] * 3
-    names = "operation channel peer send step size_bytes".split()
+    names = ["operation", "channel", "peer", "send", "step", "size_bytes"]
     transfers = dump.transfers.to_pylist()
     assert [tuple(t[name] for name in names) for t in transfers] == [
         (first, 1, peer, send, step, sizes[step])
@@ -126,7 +135,9 @@ def test_many_threads_fill_the_ring_and_what_is_lost_is_counted(driver, tmp_path
         assert sorted(operations["sequence_number"].to_pylist()) == list(range(threads * each))
         assert operations["enqueued_ns"].null_count == 0
         sequence = operations["sequence_number"].to_numpy()
-        assert (operations["count"].to_numpy() == sequence // each).all()  # no record mixes two threads' fields
+        assert (
+            operations["count"].to_numpy() == sequence // each
+        ).all()  # no record mixes two threads' fields
     else:
         assert len(dump.records) > 0.9 * capacity
         assert (np.diff(dump.records["commit"].astype(np.int64)) > 0).all()
@@ -140,7 +151,10 @@ def test_a_forked_child_writes_nothing(driver, tmp_path):
 
 @pytest.mark.parametrize(
     ("variables", "message"),
-    [({"EIDOLA_NCCL_FOLDER": "/nowhere/at/all"}, "No such file"), ({"EIDOLA_NCCL_RECORDS": "1000"}, "Invalid")],
+    [
+        ({"EIDOLA_NCCL_FOLDER": "/nowhere/at/all"}, "No such file"),
+        ({"EIDOLA_NCCL_RECORDS": "1000"}, "Invalid"),
+    ],
 )
 def test_a_plugin_that_cannot_write_turns_itself_off_and_says_so_on_stderr(
     driver, tmp_path, variables, message
@@ -186,7 +200,7 @@ def test_a_file_cut_short_or_foreign_is_named(driver, tmp_path):
 
 
 def test_the_environment_refuses_what_cannot_work(c_compiler, tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="1000 records .* power of two"):
+    with pytest.raises(UsageError, match=r"1000 records .* power of two"):
         nccl.environment(tmp_path, records=1000)
     monkeypatch.setenv(nccl.LOADED_BY, "inspector")
     with pytest.raises(UsageError, match="NCCL_PROFILER_PLUGIN=inspector is set already"):
