@@ -92,8 +92,8 @@ def auto(
     if found.captures or len(found.files) > 1:
         kinds = [*("raw capture" for _ in found.captures[:1]), *found.files]
         raise UsageError(
-            f"the files are of several formats ({', '.join(sorted(kinds))}); a trace comes from one: give the files of one "
-            "format, or convert each with `eidola convert FORMAT`"
+            f"the files are of several formats ({', '.join(sorted(kinds))}); a trace comes from one: give "
+            "files of one format, or convert each with `eidola convert FORMAT`"
         )
     ((name, files),) = found.files.items()
     kind = find_format(name)

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .events import ANNOTATION, COLLECTIVE_NAME, KERNEL, Events
+from .events import Events
 from .execution_trace import ExecutionTrace
+from .scanner import ANNOTATION, BACKENDS, KERNEL
 from .work import Work
 
+COLLECTIVE_NAME = f"^({'|'.join(BACKENDS)})"
 _KERNEL = r"(?i)^(void )?(nccl|rccl|msccl)"
 _HOST_ONLY = r"^(gloo|mpi|ucc):"
 _KERNEL_NAME = re.compile(r"(?i)(?:nccl|rccl)(?:dev)?kernel_(?P<operation>[A-Za-z]+)_")

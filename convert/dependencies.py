@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .collectives import HostRecords, Part, operation_of
-from .events import CALL, SYNC, Events
+from .events import Events
+from .scanner import CALL, SYNC
 from .work import Queue, Work, numbers, queues
 
 HANDOVER_NS = 50_000

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .events import ANNOTATION, CALL, COPY, KERNEL, SYNC, Events
+from .events import Events
+from .scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -2,18 +2,18 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ..schemas import UsageError
-from .engine.jit import CACHE  # noqa: F401  importing it says where compiled code is kept
+from ..schemas.compiled import compiler
 from .fabric import Fabric, Ints
 
-_compiled: Any = numba.njit(cache=True)
+_compiled = compiler("cuts", [Path(__file__)]).jit()
 
 _PAIRS = 200  # drawn for paths, unless there are fewer
 _MANY = 1 << 60  # MB/s: more than any link

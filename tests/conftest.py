@@ -1,5 +1,10 @@
 """What all tests share."""
 
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # machines are shared, and first calls compile
+settings.load_profile("untimed")
+
 
 def pytest_addoption(parser):
     parser.addoption(

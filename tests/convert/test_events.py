@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eidola.convert import json_stream
-from eidola.convert.events import _from_objects, read_events, whole_ns
+from eidola.convert.events import _from_bytes, _from_objects, read_all, read_events
+from eidola.convert.scanner import INTEGERS, scan
 
 REAL = [
     "kineto/v100_dlrm_8ranks/rank0.json.gz",
@@ -23,12 +25,84 @@ REAL = [
 ]
 
 
-@given(st.integers(0, 2**62 // 1000), st.text("0123456789", max_size=3))
-def test_digits_become_the_same_nanoseconds_that_exact_decimals_give(whole, fraction):
-    text = f"{whole}.{fraction}" if fraction else str(whole)
-    exact = Decimal(text) * 1000
-    got = whole_ns(pa.array([Decimal(text)], pa.decimal128(38, 9)))
-    assert got.to_pylist() == [int(exact)]
+def scanned(text):
+    """What the scanner reads of one kernel's timestamp."""
+    found = scan(f'{{"ph":"X","cat":"kernel","ts":{text}}}'.encode(), False)
+    return None if found is None else found.columns["start_ns"].tolist()[0]
+
+
+@given(st.integers(0, 2**62 // 1000), st.text("0123456789", max_size=9), st.sampled_from(["", "-"]))
+def test_digits_become_the_same_nanoseconds_that_exact_decimals_give(whole, fraction, sign):
+    text = f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
+    assert scanned(text) == int(Decimal(text) * 1000)
+
+
+_texts = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    [
+        "record_param_comms",
+        "nccl:all_reduce",
+        "cudaLaunchKernel",
+        "X",
+        "kernel",
+        "cpu_op",
+        "stream 7",
+        '"}, {"',
+        "\\",
+    ]
+)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | _texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=5,
+)
+_arguments = st.dictionaries(
+    st.sampled_from([*INTEGERS.values(), "grid", "Collective name", "other"]),
+    st.integers(-5, 2**64) | st.lists(st.integers(0, 9), max_size=3) | _values,
+    max_size=5,
+)
+_event = st.fixed_dictionaries(
+    {},
+    optional={
+        "ph": st.sampled_from("XMsfi") | _values,
+        "cat": st.sampled_from(["kernel", "Kernel", "cpu_op", "cuda_runtime", "python_function"]) | _values,
+        "name": _texts | _values,
+        "ts": st.integers(0, 2**53) | st.decimals(0, 2**40, places=3).map(str) | _values,
+        "dur": st.integers(0, 2**53) | st.decimals(0, 2**40, places=3).map(float) | _values,
+        "pid": st.integers(0, 99) | _values,
+        "tid": st.integers(0, 2**63) | st.sampled_from(["stream 7", "12 of 34", ""]) | _values,
+        "args": _arguments | _values,
+        "id": _values,
+    },
+)
+
+
+@settings(max_examples=300)
+@given(
+    events=st.lists(_event, max_size=4),
+    separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :\t")]),
+    ascii_only=st.booleans(),
+    everything=st.booleans(),
+)
+def test_the_scanner_reads_what_a_json_parser_reads_or_gives_the_piece_back(
+    events, separators, ascii_only, everything
+):
+    text = json.dumps(events, separators=separators, ensure_ascii=ascii_only)[1:-1]
+    scanned = _from_bytes(text.encode("utf-8", "replace"), everything)
+    parsed = _from_objects([json_stream.decode_json(json.dumps(event)) for event in events], everything)
+    if scanned is not None:
+        assert scanned.table.to_pylist() == parsed.table.to_pylist()
+        assert scanned.details == parsed.details
+        assert scanned.dropped == parsed.dropped
+
+
+@given(st.binary(max_size=40), st.integers(0, 200), st.booleans())
+def test_no_bytes_make_the_scanner_read_beyond_them_or_loop(junk, at, everything):
+    whole = (
+        b'{"ph":"X","cat":"kernel","name":"k\\n","pid":1,"tid":"s 7","ts":1.5,"dur":2,'
+        b'"args":{"grid":[1],"stream":7}}'
+    )
+    scan(whole[:at] + junk + whole[at:], everything)
+    scan(whole[:at] + junk, everything)
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -54,16 +128,39 @@ def test_times_survive_the_whole_reader_to_the_nanosecond(tmp_path_factory, time
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_files_read_the_same_by_arrow_and_event_by_event(shared, name):
+def test_real_files_read_the_same_by_the_scanner_and_event_by_event(shared, name):
     path = shared(name)
     events = read_events(path)
     document = json_stream.decode_json(gzip.decompress(path.read_bytes()).decode())
-    piece = _from_objects(document.pop("traceEvents"))
-    assert events.table.combine_chunks().equals(piece.tables[0])
+    listed = document.pop("traceEvents")
+    piece = _from_objects(listed)
+    assert events.table.to_pylist() == piece.table.to_pylist()
     assert events.details == piece.details
     assert events.metadata == document
     assert not events.dropped
     assert not events.truncated
+    everything = pa.concat_tables(read_all(path))
+    assert everything.to_pylist() == _from_objects(listed, everything=True).table.to_pylist()
+    assert everything.num_rows == len(listed)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_selective_read_of_a_real_file_is_the_full_one_filtered(shared, name):
+    rows = pa.concat_tables(read_all(shared(name))).to_pylist()
+    calls = re.compile("(?i)launch|memcpy|memset|eventrecord|streamwaitevent|synchronize")
+    records = re.compile("record_param_comms$|(nccl|rccl|gloo|ucc|mpi|xccl):")
+    gpu = {"kernel", "gpu_memcpy", "gpu_memset", "user_annotation", "cuda_sync"}
+    operators, runtime = {"cpu_op"}, {"cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver"}
+    wanted = [
+        row for row in rows
+        if row["phase"] == "X" and (
+            row["category"] in gpu
+            or (row["category"] in runtime and calls.search(row["name"]))
+            or (row["category"] in operators and records.match(row["name"]))
+        )
+    ]  # fmt: skip
+    table = read_events(shared(name)).table.drop_columns("kind")
+    assert table.to_pylist() == [{key: row[key] for key in table.column_names} for row in wanted]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -72,7 +169,7 @@ def test_the_size_of_pieces_changes_nothing(shared, monkeypatch, name, size):
     whole = read_events(shared(name))
     monkeypatch.setattr(json_stream, "PIECE_BYTES", size)
     cut = read_events(shared(name))
-    assert cut.table.combine_chunks().equals(whole.table.combine_chunks())
+    assert cut.table.to_pylist() == whole.table.to_pylist()
     assert (cut.details, cut.metadata) == (whole.details, whole.metadata)
 
 
