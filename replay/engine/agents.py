@@ -10,9 +10,11 @@ from .layout import (
     FINISHED,
     FREE_MESSAGE,
     GROW_ENTRIES,
+    GROW_HEAP,
     GROW_HOPS,
     GROW_MESSAGES,
     GROW_SERVICES,
+    HEAP,
     HOPS,
     NO_ROUTE,
     ORDERED,
@@ -104,6 +106,8 @@ def shortage(net, sim, rows, size_bytes):
         return GROW_MESSAGES
     if no_entry(sim):
         return GROW_ENTRIES
+    if sim.register[HEAP] == len(sim.heap):
+        return GROW_HEAP
     if net.queued and sim.register[SERVICES] == len(sim.services):
         return GROW_SERVICES
     if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
@@ -153,6 +157,7 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     message.queued_ps = 0
     message.link = -1
     message.weight_ps = -1
+    message.hop = 0
     if len(code.flow_of):
         join_flow(code, sim, slot, op.ordered)
     index = take_entry(sim)
@@ -160,6 +165,7 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     entry.message = slot
     entry.segment = 0
     entry.left = message.segments
+    entry.hop = 0
     entry.start_ps = now
     start = now
     if local:

@@ -1,8 +1,9 @@
 """The compiled engine: events in order, the same meaning as the reference engine, at scale.
 
 In one picosecond deliveries come first, by link; then acknowledgements, by message; then runnable agents, by id;
-then segments that reach links, by the link that they come from. `advance` runs a budget of events and returns,
-so that progress can be shown, memory grown, and an interrupt served, in Python.
+then segments that reach links, by the link that they come from. Segments that go on are served by node, and a
+plain switch runs ahead of the others as far as nothing can come between: see layout.nodes. `advance` runs a budget
+of events and returns, so that progress can be shown, memory grown, and an interrupt served, in Python.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,15 @@ from ..routing import RoutingPolicy
 from ..waiting import WaitPolicy
 from . import layout
 from .agents import raise_flag, run_agent, set_timer
-from .heap import replace
+from .heap import remove, replace
 from .jit import jit
 from .layout import (
     BIN_PS,
     CHANGES,
     DONE,
-    FREE_ENTRY,
     FREE_MESSAGE,
     GROW_ENTRIES,
+    GROW_HEAP,
     GROW_HOPS,
     GROW_SERVICES,
     GROW_TIMERS,
@@ -34,6 +35,7 @@ from .layout import (
     HOPS,
     LANDED,
     LOCAL_PS,
+    NEVER,
     NO_ROUTE,
     NOW,
     ORDERED,
@@ -41,10 +43,22 @@ from .layout import (
     SERVICES,
     TIMERS,
 )
-from .links import TRANSIT, choose, enter, leave, no_entry, static_link
+from .links import (
+    TRANSIT,
+    arrive_at,
+    choose,
+    enter,
+    front_event,
+    give_entry,
+    land_at,
+    leave,
+    no_entry,
+    onward,
+    settle,
+    static_link,
+)
 from .ports import change, join, service
 
-_NEVER = np.iinfo(np.int64).max
 _SLOT_BITS = 31
 _FIRST_ACK = np.iinfo(np.int64).min  # an acknowledgement's key: this + message id, then its slot in flight
 BUDGET = 2_000_000
@@ -128,25 +142,87 @@ def deliver(code, net, sim, rows, policy, slot, now):
 
 
 @jit
-def link_event(code, net, sim, rows, policy):
-    """Serve the first link event: a delivery, or a segment that reaches its next link."""
+def landing_event(code, net, sim, rows, policy):
+    """Serve the first event, which is a landing."""
     now = sim.heap[0].time
     link = sim.heap[0].key
-    transit = link >= TRANSIT
-    if transit:
-        link -= TRANSIT
     entry = leave(net, sim, link)
-    slot = sim.entries[entry].message
-    if transit:
-        onward = choose(net, sim, net.links[link].destination, slot, sim.entries[entry].segment)
-        if net.queued:
-            join(net, sim, link, entry, onward, now, now)
+    again = False
+    if sim.queues[link].head >= 0:
+        time, again = front_event(net, sim, link)
+        if not again:
+            arrive_at(net, sim, time, link)
+    if again:
+        replace(sim.heap, sim.register[HEAP], time, link)
+    else:
+        sim.register[HEAP] = remove(sim.heap, sim.register[HEAP])
+    give_entry(sim, entry)
+    deliver(code, net, sim, rows, policy, sim.entries[entry].message, now)
+
+
+@jit
+def node_event(net, sim, rows):
+    """Serve the first event, which is a node that is due; return how many segments it passed on."""
+    now = sim.heap[0].time
+    at = sim.heap[0].key - TRANSIT
+    node = sim.nodes[at]
+    served = 0
+    if now == node.due_ps:  # otherwise it has been served since, and is due later
+        served = pass_on(net, sim, rows, at, now + node.ahead_ps)
+        node.due_ps = sim.arrivals[node.first].time if node.arrivals > 0 else NEVER
+        if node.arrivals > 0:
+            replace(sim.heap, sim.register[HEAP], node.due_ps, TRANSIT + at)
+            return served
+    sim.register[HEAP] = remove(sim.heap, sim.register[HEAP])
+    return served
+
+
+@jit
+def pass_on(net, sim, rows, at, end):
+    """Pass on what arrives at node `at` before `end`, while there is room to; return how many segments."""
+    node = sim.nodes[at]
+    arrivals = sim.arrivals[node.first :]
+    served = 0
+    while node.arrivals > 0 and arrivals[0].time < end and (served == 0 or lacks(net, sim, rows) == DONE):
+        served += 1
+        now = arrivals[0].time
+        link = arrivals[0].key
+        entry = leave(net, sim, link)
+        slot = sim.entries[entry].message
+        if net.reroutes:
+            output = choose(net, sim, at, slot, sim.entries[entry].segment)
         else:
-            enter(net, sim, rows, onward, entry, now)
-        return
-    sim.entries[entry].next = sim.register[FREE_ENTRY]
-    sim.register[FREE_ENTRY] = entry
-    deliver(code, net, sim, rows, policy, slot, now)
+            output = onward(net, sim, link, sim.messages[slot].destination)
+        time, lands = now, True
+        if sim.queues[link].head >= 0:
+            time, lands = front_event(net, sim, link)
+            if lands:
+                land_at(sim, time, link)
+        if lands:
+            node.arrivals = remove(arrivals, node.arrivals)
+        else:
+            replace(arrivals, node.arrivals, time, link)
+        sim.entries[entry].hop += 1
+        if net.queued:
+            join(net, sim, link, entry, output, now, now)
+        else:
+            enter(net, sim, rows, output, entry, now)
+    return served
+
+
+@jit
+def lacks(net, sim, rows):
+    """Return what has to grow before an event can be served, or DONE."""
+    if no_entry(sim):
+        return GROW_ENTRIES
+    if sim.register[HEAP] + 2 > len(sim.heap):
+        return GROW_HEAP
+    margin = 4 + len(sim.ports) if len(net.changes) else 4  # what one event may add to the services
+    if net.queued and sim.register[SERVICES] + margin > len(sim.services):
+        return GROW_SERVICES
+    if len(rows.hops) and sim.register[HOPS] == len(rows.hops):
+        return GROW_HOPS
+    return DONE
 
 
 @jit
@@ -154,10 +230,7 @@ def timer_event(code, net, sim, rows, policy):
     """Serve the first timer: an acknowledgement, or an agent that is due. Return its status."""
     now = sim.timers[0].time
     key = sim.timers[0].key
-    size = sim.register[TIMERS] - 1
-    sim.register[TIMERS] = size
-    if size > 0:
-        replace(sim.timers, size, sim.timers[size].time, sim.timers[size].key)
+    sim.register[TIMERS] = remove(sim.timers, sim.register[TIMERS])
     if key >= 0:
         return run_agent(code, net, sim, rows, policy, key, now)
     slot = (key - _FIRST_ACK) & ((1 << _SLOT_BITS) - 1)
@@ -171,21 +244,18 @@ def advance(code, net, sim, rows, policy, budget):
     """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
     register = sim.register
     agents = len(sim.agents)
-    margin = 4 + len(sim.ports) if len(net.changes) else 4  # what one event may add to the services
-    for _ in range(budget):
-        if no_entry(sim):
-            return GROW_ENTRIES
-        if net.queued and register[SERVICES] + margin > len(sim.services):
-            return GROW_SERVICES
+    while budget > 0:
+        budget -= 1
+        lack = lacks(net, sim, rows)
+        if lack != DONE:
+            return lack
         if register[TIMERS] + agents >= len(sim.timers):
             return GROW_TIMERS
-        if len(rows.hops) and register[HOPS] == len(rows.hops):
-            return GROW_HOPS
-        on_link = sim.heap[0].time if register[HEAP] > 0 else _NEVER
-        on_timer = sim.timers[0].time if register[TIMERS] > 0 else _NEVER
+        on_link = sim.heap[0].time if register[HEAP] > 0 else NEVER
+        on_timer = sim.timers[0].time if register[TIMERS] > 0 else NEVER
         if register[CHANGES] < len(net.changes):
             when = net.changes[register[CHANGES]].time_ps
-            service_at = sim.services[0].time if register[SERVICES] > 0 else _NEVER
+            service_at = sim.services[0].time if register[SERVICES] > 0 else NEVER
             if when <= min(on_link, on_timer, service_at):
                 register[NOW] = when
                 change(net, sim, when)
@@ -194,16 +264,26 @@ def advance(code, net, sim, rows, policy, budget):
             register[NOW] = sim.services[0].time
             service(net, sim, rows)
             continue
-        if on_link == _NEVER and on_timer == _NEVER:
+        if on_link == NEVER and on_timer == NEVER:
             return DONE
         register[NOW] = min(on_link, on_timer)
-        if on_link < on_timer or (on_link == on_timer and sim.heap[0].key < TRANSIT):
-            link_event(code, net, sim, rows, policy)
+        lands = on_link <= on_timer and sim.heap[0].key < TRANSIT
+        if lands:
+            landing_event(code, net, sim, rows, policy)
+        elif on_link < on_timer:
+            budget -= node_event(net, sim, rows)
         else:
             status = timer_event(code, net, sim, rows, policy)
             if status != DONE:
                 return status
     return PAUSED
+
+
+@jit
+def finish(net, sim):
+    """Count the last time that each link was busy."""
+    for link in range(net.first_own):
+        settle(sim, link)
 
 
 def run(
@@ -234,6 +314,7 @@ def run(
     while True:
         status = advance(code, net, sim, rows, settings, BUDGET)
         if status == DONE:
+            finish(net, sim)
             rows = rows._replace(hops=rows.hops[: sim.register[HOPS]])
             bin_ps = int(sim.register[BIN_PS])
             waits_on = {}

@@ -5,8 +5,8 @@ from .jit import jit
 
 @jit
 def before(time_a, key_a, time_b, key_b):
-    """Whether event a comes before event b."""
-    return time_a < time_b or (time_a == time_b and key_a < key_b)
+    """Whether event a comes before event b; without branches, which nothing could predict."""
+    return (time_a < time_b) | ((time_a == time_b) & (key_a < key_b))
 
 
 @jit
@@ -28,17 +28,27 @@ def push(heap, size, time, key):
 def replace(heap, size, time, key):
     """Put an event in the place of the first one, in a heap of `size`."""
     at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        right = child + 1
-        if right < size and before(heap[right].time, heap[right].key, heap[child].time, heap[child].key):
-            child = right
+    child = 2
+    while child < size:
+        child -= before(heap[child - 1].time, heap[child - 1].key, heap[child].time, heap[child].key)
         if not before(heap[child].time, heap[child].key, time, key):
             break
         heap[at].time = heap[child].time
         heap[at].key = heap[child].key
         at = child
+        child = 2 * at + 2
+    if child == size and before(heap[child - 1].time, heap[child - 1].key, time, key):
+        heap[at].time = heap[child - 1].time
+        heap[at].key = heap[child - 1].key
+        at = child - 1
     heap[at].time = time
     heap[at].key = key
+
+
+@jit
+def remove(heap, size):
+    """Take the first event off a heap of `size`; return its new size."""
+    size -= 1
+    if size > 0:
+        replace(heap, size, heap[size].time, heap[size].key)
+    return size

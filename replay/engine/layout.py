@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..changes import LinkChange
 from ..fabric import Fabric
 from ..program import CALL_COLUMNS, OP_COLUMNS, Program
-from ..routing import RoutingPolicy
+from ..routing import Routing, RoutingPolicy
 
 Ints = npt.NDArray[np.integer[Any]]
 Records = npt.NDArray[np.void]
@@ -26,8 +26,12 @@ CHANGES = 11  # how many changes of links have happened
 REGISTERS = 12
 
 # What `advance` returns.
-DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE, GROW_SERVICES = range(8)
+DONE, PAUSED, GROW_MESSAGES, GROW_ENTRIES, GROW_TIMERS, GROW_HOPS, NO_ROUTE, GROW_SERVICES, GROW_HEAP = range(
+    9
+)
 
+CACHE_LINE = 64  # bytes, of x86-64 and most of Arm
+NEVER = int(np.iinfo(np.int64).max)
 BINS = 128
 FIRST_BIN_PS = 1 << 10
 LOCAL_PS = 1  # a write to the own endpoint lands one picosecond later, as everything does in an ideal fabric
@@ -38,21 +42,32 @@ BLOCKED_NOT, FINISHED = -1, -2  # values of an agent's `flag` when it waits for 
 def _records(names: str, size: int) -> Records:
     """Return zeroed records with these fields: 64-bit integers, 32-bit where the name ends with a colon."""
     fields = [(name.rstrip(":"), np.int32 if name.endswith(":") else np.int64) for name in names.split()]
-    return np.zeros(size, np.dtype(fields))
+    return _zeros(size, np.dtype(fields))
+
+
+def _zeros(size: int, kind: np.dtype[Any]) -> Records:
+    """Return zeroed records that begin at a cache line; memory is taken when it is first used."""
+    memory = np.zeros(size * kind.itemsize + CACHE_LINE, np.uint8)
+    first = -memory.ctypes.data % CACHE_LINE
+    return memory[first : first + size * kind.itemsize].view(kind)
 
 
 AGENT = "call turn message wait expected since_ps end_ps compute_ps wait_ps polls flag: next: op: mode: released_by"
 FLAG = "count waiter"
 FLOW = "head: tail:"
-QUEUE = "free_ps wire_bytes segments busy_ps queued_ps head: tail:"
+QUEUE = (  # two cache lines: what each segment touches, then what it rarely does
+    "free_ps size_bytes serialise_ps each_bytes wire_bytes segments head: tail: towards: onward: "
+    "since_ps busy_ps queued_ps unused_0 unused_1 unused_2 unused_3 unused_4"
+)
 MESSAGE = (  # one cache line
-    "id: source: destination: segments: landed: flag: ack: link: flow: unused: size_bytes queued_ps weight_ps"
+    "id: source: destination: segments: landed: flag: ack: link: flow: hop: size_bytes queued_ps weight_ps"
 )
 ORDER = "kind: before: after:"
-ENTRY = "start_ps message: segment: left: next: output: unused:"
+ENTRY = "start_ps message: segment: left: next: output: hop:"
 PORT = "room head: tail: next: offers:"
 EVENT = "time key"
-LINK = "source destination rate latency_ps header_bytes payload_bytes down"
+LINK = "source: destination: down: stores: rate latency_ps header_bytes payload_bytes unused_0 unused_1"
+NODE = "first arrivals due_ps ahead_ps"
 CHANGE = "time_ps link rate_mb_per_s"
 RULE = "low high stride base"
 CALL_ROW = "start_ps end_ps released_by"
@@ -85,8 +100,9 @@ class Net(NamedTuple):
     queued: int  # whether segments wait in ports: where buffers are finite, or links change
     routing: int
     seed: int
+    reroutes: int  # whether another link than static routing's may be taken
+    in_order: int  # whether the segments of a message land in order: one path, and no ports on it
     links: Records
-    store_and_forward: Ints
     rule_first: Ints
     rules: Records
     choice_first: Ints
@@ -106,7 +122,11 @@ class Sim(NamedTuple):
     messages: Records  # in flight
     order: Records  # of messages in flight within their flows; empty where routes keep order of themselves
     entries: Records  # of links' queues
-    heap: Records  # events of links
+    heap: Records  # deliveries by links, and nodes where segments arrive that go on
+    arrivals: Records  # segments that go on, an event a link, a heap a node
+    nodes: (
+        Records  # where each node's arrivals are and how many; when it is due, and how far it may run ahead
+    )
     timers: Records  # agents that are due, acknowledgements
     ports: Records  # buffers, then injections, of links; empty without credits
     services: Records  # events of links that wait for credit: credits, attempts to serve
@@ -187,6 +207,7 @@ def net(
     links = _records(LINK, fabric.links + fabric.endpoints)
     links["source"][: fabric.links] = fabric.source
     links["destination"][: fabric.links] = fabric.destination
+    links["stores"][: fabric.links] = fabric.store_and_forward[fabric.destination]
     links["destination"][fabric.links :] = np.arange(fabric.endpoints)
     links["rate"][: fabric.links] = fabric.rate_mb_per_s
     links["latency_ps"] = LOCAL_PS
@@ -200,9 +221,29 @@ def net(
     changing = _records(CHANGE, len(changes))
     for row, change in enumerate(sorted(changes, key=lambda change: change.time_ps)):
         changing[row] = (change.time_ps, change.link, change.rate_mb_per_s)
-    return Net(fabric.links, segment_bytes, buffer_bytes, int(buffer_bytes > 0 or len(changes) > 0),
-               int(routing.kind), seed, links, fabric.store_and_forward, fabric.rule_first, rules,
-               fabric.choice_first, fabric.choices, changing)  # fmt: skip
+    queued = int(buffer_bytes > 0 or len(changes) > 0)
+    return Net(fabric.links, segment_bytes, buffer_bytes, queued, int(routing.kind), seed,
+               int(queued or routing.kind != Routing.STATIC), int(not queued and not routing.reorders),
+               links, fabric.rule_first, rules, fabric.choice_first,
+               fabric.choices, changing)  # fmt: skip
+
+
+def nodes(fabric: Fabric, queued: bool) -> Records:
+    """Return the nodes before time 0.
+
+    What happens at a plain switch concerns no other node before it has crossed a link. So all that arrives there
+    within the smallest latency of the links to it can be served in one go, whatever happens elsewhere meanwhile:
+    nothing that is not yet on one of them can come between. Where agents live, or where links wait for credit or
+    change, one picosecond at a time is served.
+    """
+    found = _records(NODE, len(fabric.node_names))
+    into = np.bincount(fabric.destination, minlength=len(found))
+    found["first"] = np.cumsum(into) - into
+    found["due_ps"] = NEVER
+    found["ahead_ps"] = NEVER
+    np.minimum.at(found["ahead_ps"], fabric.destination, fabric.latency_ps)
+    found["ahead_ps"][: len(found) if queued else fabric.endpoints] = 1
+    return found
 
 
 def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queued: bool) -> Sim:
@@ -219,7 +260,9 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
         _records(MESSAGE, pool),
         _records(ORDER, pool if len(flow_of) else 0),
         _records(ENTRY, pool),
-        _records(EVENT, queues),
+        _records(EVENT, queues + len(fabric.node_names)),
+        _records(EVENT, fabric.links),
+        nodes(fabric, queued),
         _records(EVENT, 2 * agents + pool),
         _records(PORT, 2 * fabric.links if queued else 0),
         _records(EVENT, pool if queued else 0),
@@ -235,7 +278,8 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
     for name in ("head", "tail", "next", "offers"):
         state.ports[name] = -1
     state.ports["room"] = buffer_bytes
-    state.queues["head"] = state.queues["tail"] = -1
+    for name in ("head", "tail", "towards", "size_bytes"):
+        state.queues[name] = -1
     state.timers["key"][:agents] = np.arange(agents)  # all at time 0, in order: a heap already
     state.register[TIMERS] = agents
     state.register[BIN_PS] = FIRST_BIN_PS
@@ -261,7 +305,7 @@ def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
     """Double what ran out."""
 
     def double(records: Records) -> Records:
-        larger = np.zeros(2 * len(records), records.dtype)  # the new half takes memory when it is first used
+        larger = _zeros(2 * len(records), records.dtype)  # the new half takes memory when it is first used
         larger[: len(records)] = records
         return larger
 
@@ -269,6 +313,8 @@ def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
         return sim, rows._replace(hops=double(rows.hops))
     if status == GROW_SERVICES:
         return sim._replace(services=double(sim.services)), rows
+    if status == GROW_HEAP:
+        return sim._replace(heap=double(sim.heap)), rows
     if status == GROW_TIMERS:
         return sim._replace(timers=double(sim.timers)), rows
     if status == GROW_ENTRIES:

@@ -1,19 +1,20 @@
 """Links of the compiled engine: FIFOs by eligibility, busy for exactly the serialisation time.
 
 A link's start times are known when a segment queues, since nothing overtakes; so a link's state is the time when
-it is free, its queue of entries, and one event for the entry at the front. An entry is one segment in transit,
-or all segments of one message at the link that it is injected on.
+it is free, its queue of entries, and one event for the entry at the front. An entry is segments of one message that
+follow each other without a gap. Where a message's segments keep to one path, only the last one's landing is an
+event, since nothing happens when the others land.
 """
 
 from .. import routing
 from ..routing import Routing
-from .heap import push, replace
+from .heap import push
 from .jit import jit
 from .layout import BIN_PS, BINS, FREE_ENTRY, HEAP, HOPS, USED_ENTRIES
 
 _STATIC, _ECMP, _LEAST_LOADED = int(Routing.STATIC), int(Routing.ECMP), int(Routing.LEAST_LOADED)
 mix = jit(routing.mix)
-TRANSIT = 1 << 40  # added to a link's key: in one picosecond deliveries come first, both by link
+TRANSIT = 1 << 40  # added to a node's key: in one picosecond deliveries come first, by link
 
 
 @jit
@@ -80,19 +81,28 @@ def working(net, first, count, up, place):
 
 
 @jit
-def wire(net, link, size_bytes):
-    """Return payload plus headers on `link`."""
-    payload = net.links[link].payload_bytes
-    if payload == 0:
-        return size_bytes
-    return size_bytes + net.links[link].header_bytes * max(1, (size_bytes + payload - 1) // payload)
+def onward(net, sim, link, destination):
+    """Return the link of static routing behind `link`; a link remembers what it answered last."""
+    queue = sim.queues[link]
+    if queue.towards != destination:
+        queue.towards = destination
+        queue.onward = static_link(net, net.links[link].destination, destination)
+    return queue.onward
 
 
 @jit
-def serialise(net, link, size_bytes):
-    """Return the picoseconds that a segment keeps `link` busy."""
-    rate = net.links[link].rate
-    return max(1, (wire(net, link, size_bytes) * 1_000_000 + rate - 1) // rate)
+def serialise(net, sim, link, size_bytes):
+    """Return the picoseconds that a segment keeps `link` busy; a link remembers the size that it carried last."""
+    queue = sim.queues[link]
+    if queue.size_bytes != size_bytes:
+        wire = net.links[link]
+        each = size_bytes
+        if wire.payload_bytes > 0:
+            each += wire.header_bytes * max(1, (size_bytes + wire.payload_bytes - 1) // wire.payload_bytes)
+        queue.size_bytes = size_bytes
+        queue.each_bytes = each
+        queue.serialise_ps = max(1, (each * 1_000_000 + wire.rate - 1) // wire.rate)
+    return queue.serialise_ps
 
 
 @jit
@@ -105,32 +115,28 @@ def segment_size(net, size_bytes, segments, segment):
 
 @jit
 def front_event(net, sim, link):
-    """Return (time, key) of the event of the entry at the front: a delivery, or eligibility at the next link."""
+    """Return (time, whether it lands) of the event of the segment at the front."""
     entry = sim.entries[sim.queues[link].head]
-    head = entry.start_ps + net.links[link].latency_ps
     if link >= net.first_own:
-        return head, link
-    message = sim.messages[entry.message]
-    node = net.links[link].destination
+        return entry.start_ps + net.links[link].latency_ps, True
     if net.queued:  # the event's time was found when the segment started, at the rates of then
-        return entry.start_ps, link if node == message.destination else TRANSIT + link
+        return entry.start_ps, net.links[link].destination == sim.messages[entry.message].destination
     return flight(net, sim, link, entry.start_ps, entry.message, entry.segment)
 
 
 @jit
 def flight(net, sim, link, start, slot, segment):
-    """Return (time, key) of the event of a segment that starts on `link`: its delivery, or eligibility onwards."""
+    """Return (time, whether it lands) of a segment that starts on `link`: landed, or eligible onwards."""
     message = sim.messages[slot]
     head = start + net.links[link].latency_ps
     size = segment_size(net, message.size_bytes, message.segments, segment)
-    tail = head + serialise(net, link, size)
-    node = net.links[link].destination
-    if node == message.destination:
-        return tail, link
-    if net.store_and_forward[node]:
-        return tail, TRANSIT + link
-    onward = static_link(net, node, message.destination)  # any choice: they are alike, or static
-    return max(head, tail - serialise(net, onward, size)), TRANSIT + link
+    tail = head + serialise(net, sim, link, size)
+    if net.links[link].destination == message.destination:
+        return tail, True
+    if net.links[link].stores:
+        return tail, False
+    following = onward(net, sim, link, message.destination)  # any choice: they are alike, or static
+    return max(head, tail - serialise(net, sim, following, size)), False
 
 
 @jit
@@ -144,8 +150,12 @@ def widen(sim):
 
 
 @jit
-def occupy(sim, link, start, end):
-    """Add a busy interval to the link's use over time; bins widen when the run outgrows them."""
+def settle(sim, link):
+    """Count the time that a link has been busy without a gap; bins widen when the run outgrows them."""
+    queue = sim.queues[link]
+    start = queue.since_ps
+    end = queue.free_ps
+    queue.busy_ps += end - start
     while end > sim.register[BIN_PS] * BINS:
         widen(sim)
     width = sim.register[BIN_PS]
@@ -168,75 +178,115 @@ def append(net, sim, link, entry):
         return
     queue.head = entry
     queue.tail = entry
-    time, key = front_event(net, sim, link)
+    time, lands = front_event(net, sim, link)
+    if lands:
+        land_at(sim, time, link)
+    else:
+        arrive_at(net, sim, time, link)
+
+
+@jit
+def land_at(sim, time, key):
+    """Put a landing, or a node that is due, among the events."""
     push(sim.heap, sim.register[HEAP], time, key)
     sim.register[HEAP] += 1
 
 
 @jit
-def account(sim, link, slot, segments, carried, since, start, busy, waited):
-    """Count segments that `link` serves from `start`, eligible `since`; remember where the message took longest."""
-    queue = sim.queues[link]
-    queue.wire_bytes += carried
-    queue.segments += segments
-    queue.busy_ps += busy
-    if waited:
-        queue.queued_ps += start - since
-    message = sim.messages[slot]
-    if start + busy - since > message.weight_ps:
-        message.weight_ps = start + busy - since
-        message.link = link
-    occupy(sim, link, start, start + busy)
+def arrive_at(net, sim, time, link):
+    """Put the arrival of the segment at the front of `link` among those of its node."""
+    at = net.links[link].destination
+    node = sim.nodes[at]
+    push(sim.arrivals[node.first :], node.arrivals, time, link)
+    node.arrivals += 1
+    if time < node.due_ps:
+        node.due_ps = time
+        land_at(sim, time, TRANSIT + at)
 
 
 @jit
-def schedule(sim, link, slot, segments, carried, now, busy):
-    """Book `busy` picoseconds of `link` for segments of a message that are eligible `now`; return their start."""
+def account(net, sim, link, entry, segments, carried, since, start, busy, waited):
+    """Count segments that `link` serves from `start`, eligible `since`; remember where the message took longest.
+
+    Where that was as long on several links, the one nearest the source counts, then the one numbered lowest.
+    """
     queue = sim.queues[link]
-    start = max(now, queue.free_ps)
+    queue.wire_bytes += carried
+    queue.segments += segments
+    if start > since and waited:
+        queue.queued_ps += start - since
+    if start != queue.free_ps:
+        settle(sim, link)
+        queue.since_ps = start
     queue.free_ps = start + busy
-    account(sim, link, slot, segments, carried, now, start, busy, True)
-    return start
+    message = sim.messages[sim.entries[entry].message]
+    weight = start + busy - since
+    if weight >= message.weight_ps:
+        hop = sim.entries[entry].hop
+        nearer = hop < message.hop or (hop == message.hop and link < message.link)
+        if weight > message.weight_ps or nearer:
+            message.weight_ps = weight
+            message.link = link
+            message.hop = hop
 
 
 @jit
 def enter(net, sim, rows, link, entry, now):
-    """Queue a transit entry that is eligible `now` at `link`."""
-    slot = sim.entries[entry].message
+    """Queue the one segment of `entry`, eligible `now`, at `link`."""
     segment = sim.entries[entry].segment
+    slot = sim.entries[entry].message
     message = sim.messages[slot]
     size = segment_size(net, message.size_bytes, message.segments, segment)
-    busy = serialise(net, link, size)
-    start = schedule(sim, link, slot, 1, wire(net, link, size), now, busy)
-    sim.entries[entry].start_ps = start
+    busy = serialise(net, sim, link, size)
+    queue = sim.queues[link]
+    free = queue.free_ps
+    start = max(now, free)
+    account(net, sim, link, entry, 1, queue.each_bytes, now, start, busy, True)
     if segment == message.segments - 1:
         message.queued_ps += start - now
     if len(rows.hops):
         hop(sim, rows, message.id, segment, link, now, start, start + busy)
+    if net.in_order and segment < message.segments - 1:
+        if net.links[link].destination == message.destination:
+            message.landed += 1
+            give_entry(sim, entry)
+            return
+        last = sim.entries[queue.tail]
+        if queue.head >= 0 and start == free and last.message == slot and last.segment + last.left == segment:
+            last.left += 1
+            give_entry(sim, entry)
+            return
+    sim.entries[entry].start_ps = start
     append(net, sim, link, entry)
 
 
 @jit
 def inject(net, sim, rows, link, entry, now):
     """Queue a new message, all its segments, at the first `link` of its route; return when it starts."""
-    slot = sim.entries[entry].message
-    message = sim.messages[slot]
+    message = sim.messages[sim.entries[entry].message]
     segments = message.segments
-    rest = segment_size(net, message.size_bytes, segments, segments - 1)
-    last = serialise(net, link, rest)
-    carried = wire(net, link, rest)
+    carried = 0
     full = 0
     if segments > 1:
-        full = serialise(net, link, net.segment_bytes)
-        carried += (segments - 1) * wire(net, link, net.segment_bytes)
-    start = schedule(sim, link, slot, segments, carried, now, (segments - 1) * full + last)
-    sim.entries[entry].start_ps = start
+        full = serialise(net, sim, link, net.segment_bytes)
+        carried = (segments - 1) * sim.queues[link].each_bytes
+    last = serialise(net, sim, link, segment_size(net, message.size_bytes, segments, segments - 1))
+    carried += sim.queues[link].each_bytes
+    start = max(now, sim.queues[link].free_ps)
+    account(net, sim, link, entry, segments, carried, now, start, (segments - 1) * full + last, True)
     message.queued_ps = start - now
     if len(rows.hops):
         for segment in range(segments):
             begin = start + segment * full
             end = begin + (full if segment < segments - 1 else last)
             hop(sim, rows, message.id, segment, link, now, begin, end)
+    first = start
+    if net.in_order and net.links[link].destination == message.destination:
+        message.landed = segments - 1
+        sim.entries[entry].segment = segments - 1
+        sim.entries[entry].left = 1
+        first += (segments - 1) * full
+    sim.entries[entry].start_ps = first
     append(net, sim, link, entry)
     return start
 
@@ -266,6 +316,13 @@ def take_entry(sim):
 
 
 @jit
+def give_entry(sim, entry):
+    """Give an entry back."""
+    sim.entries[entry].next = sim.register[FREE_ENTRY]
+    sim.register[FREE_ENTRY] = entry
+
+
+@jit
 def no_entry(sim):
     """Whether the entries have to grow before two can be taken, which is what one event may need."""
     unused = len(sim.entries) - sim.register[USED_ENTRIES]
@@ -277,30 +334,22 @@ def no_entry(sim):
 
 @jit
 def leave(net, sim, link):
-    """Take the current segment off the front of `link`, whose event is the heap's first; return an entry for it.
+    """Take the segment at the front of `link` off it; return an entry for it.
 
-    The entry is the front one itself, or a fresh copy while later segments of an injected message stay.
+    The entry is the front one itself, or a fresh copy while later segments of the message stay.
     """
     taken = sim.queues[link].head
     entry = sim.entries[taken]
-    if entry.left > 1:
-        taken = take_entry(sim)
-        copy = sim.entries[taken]
-        copy.message = entry.message
-        copy.segment = entry.segment
-        copy.left = 1
-        entry.segment += 1
-        entry.left -= 1
-        entry.start_ps += serialise(net, link, net.segment_bytes)
-    else:
+    if entry.left == 1:
         sim.queues[link].head = entry.next
-    size = sim.register[HEAP]
-    if sim.queues[link].head >= 0:
-        time, key = front_event(net, sim, link)
-        replace(sim.heap, size, time, key)
-    else:
-        size -= 1
-        sim.register[HEAP] = size
-        if size > 0:
-            replace(sim.heap, size, sim.heap[size].time, sim.heap[size].key)
+        return taken
+    taken = take_entry(sim)
+    copy = sim.entries[taken]
+    copy.message = entry.message
+    copy.segment = entry.segment
+    copy.left = 1
+    copy.hop = entry.hop
+    entry.segment += 1
+    entry.left -= 1
+    entry.start_ps += serialise(net, sim, link, net.segment_bytes)
     return taken

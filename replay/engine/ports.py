@@ -11,17 +11,17 @@ that of injections on, or of all that waits for, link l.
 
 from .heap import push, replace
 from .jit import jit
-from .layout import CHANGES, FREE_ENTRY, SERVICES
+from .layout import CHANGES, SERVICES
 from .links import (
     account,
     append,
     choose,
     flight,
+    give_entry,
     hop,
     segment_size,
     serialise,
     take_entry,
-    wire,
 )
 
 ATTEMPT = 1 << 40  # added to a link's key: in one picosecond credits come first, then links try to serve
@@ -104,8 +104,7 @@ def service(net, sim, rows):
         credit = sim.entries[key]
         sim.ports[credit.output].room += credit.segment
         call(sim, now, ATTEMPT + credit.output)
-        credit.next = sim.register[FREE_ENTRY]
-        sim.register[FREE_ENTRY] = key
+        give_entry(sim, key)
         return
     attempt(net, sim, rows, key - ATTEMPT, now)
 
@@ -142,7 +141,7 @@ def depart(net, sim, rows, link, port, size, now):
     slot = sim.entries[entry].message
     message = sim.messages[slot]
     segment = sim.entries[entry].segment
-    busy = serialise(net, link, size)
+    busy = serialise(net, sim, link, size)
     injected = net.links[link].source == message.source
     flying = entry
     if sim.entries[entry].left > 1:
@@ -150,12 +149,13 @@ def depart(net, sim, rows, link, port, size, now):
         sim.entries[flying].message = slot
         sim.entries[flying].segment = segment
         sim.entries[flying].left = 1
+        sim.entries[flying].hop = sim.entries[entry].hop
         sim.entries[entry].segment += 1
         sim.entries[entry].left -= 1
     else:
         sim.ports[port].head = sim.entries[entry].next
-    sim.queues[link].free_ps = now + busy
-    account(sim, link, slot, 1, wire(net, link, size), since, now, busy, not injected or segment == 0)
+    carried = sim.queues[link].each_bytes
+    account(net, sim, link, flying, 1, carried, since, now, busy, not injected or segment == 0)
     if segment == (0 if injected else message.segments - 1):
         message.queued_ps += now - since
     if injected and segment == 0 and len(rows.messages):
@@ -184,6 +184,7 @@ def change(net, sim, now):
     net.links[link].down = wanted.rate_mb_per_s == 0
     if wanted.rate_mb_per_s > 0:
         net.links[link].rate = wanted.rate_mb_per_s
+        sim.queues[link].size_bytes = -1
         call(sim, now, ATTEMPT + link)
         return
     port = sim.ports[link].offers

@@ -4,6 +4,7 @@ Agents and segments are processes. Within one picosecond the order of events is 
 acknowledgements by message, agents by id, then segments that reach links, by the link that they come from.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Message:
     has_landed: bool = False
     queued_ps: int = 0
     link: int = -1
+    hop: int = 0
     weight_ps: int = -1
 
 
@@ -187,7 +189,7 @@ class ReferenceEngine:
 
     def launch(self, message: Message, index: int, link: int) -> None:
         """Put one segment of a new message on its first link."""
-        self.clock.process(self.travel(message, index, link, self.book(message, index, link, injected=True)))
+        self.clock.process(self.travel(message, index, link, self.book(message, index, link, 0)))
 
     def land_locally(self, message: Message) -> Steps:
         """Write to the own endpoint, or through an ideal fabric."""
@@ -229,7 +231,7 @@ class ReferenceEngine:
         cut-through, at its tail's arrival with store-and-forward.
         """
         fabric, clock, size = self.fabric, self.clock, self.size(message, index)
-        while True:
+        for hop in itertools.count(1):
             head = start + int(fabric.latency_ps[link])
             tail = head + self.serialise(link, size)
             node = int(fabric.destination[link])
@@ -241,7 +243,7 @@ class ReferenceEngine:
             )
             yield clock.at(eligible, TRANSIT, link, message.number, index)
             link = self.choose(node, message, index)
-            start = self.book(message, index, link, injected=False)
+            start = self.book(message, index, link, hop)
         yield clock.at(tail, DELIVERY, link, message.number, index)
         self.deliver(message)
 
@@ -259,18 +261,22 @@ class ReferenceEngine:
         """Return the picoseconds that a segment keeps a link busy."""
         return serialisation_ps(self.wire(link, size), int(self.fabric.rate_mb_per_s[link]))
 
-    def book(self, message: Message, index: int, link: int, *, injected: bool) -> int:
-        """Put a segment, eligible now, at the end of a link's FIFO; return when it starts."""
+    def book(self, message: Message, index: int, link: int, hop: int) -> int:
+        """Put a segment, eligible now after `hop` links, at the end of a link's FIFO; return when it starts."""
         now = int(self.clock.now)
         start = max(now, self.free_ps[link])
         self.free_ps[link] = start + self.serialise(link, self.size(message, index))
-        self.account(message, index, link, now, start, injected=injected)
+        self.account(message, index, link, now, start, hop, injected=hop == 0)
         return start
 
     def account(
-        self, message: Message, index: int, link: int, eligible: int, start: int, *, injected: bool
+        self, message: Message, index: int, link: int, eligible: int, start: int, hop: int, *, injected: bool
     ) -> None:
-        """Count a segment that a link serves from `start`."""
+        """Count a segment that a link serves from `start`, after `hop` links.
+
+        Remember where the message took longest.
+        Where that was as long on several links, the one nearest the source counts, then the one numbered lowest.
+        """
         size = self.size(message, index)
         busy = self.serialise(link, size)
         queue = self.queues[link]
@@ -281,8 +287,9 @@ class ReferenceEngine:
             queue["queued_ps"] += start - eligible
             if index == (0 if injected else message.segments - 1):
                 message.queued_ps += start - eligible
-        if start + busy - eligible > message.weight_ps:
-            message.weight_ps, message.link = start + busy - eligible, link
+        weight = start + busy - eligible
+        if (weight, -hop, -link) > (message.weight_ps, -message.hop, -message.link):
+            message.weight_ps, message.hop, message.link = weight, hop, link
         if injected and index == 0 and self.record != "none":
             self.rows.messages["start_ps"][message.number] = start
         self.busy.append((link, start, start + busy))

@@ -33,6 +33,7 @@ class Turn:
     output: int
     eligible_ps: int
     granted: simpy.Event
+    hop: int = 0
 
 
 class PortEngine(ReferenceEngine):
@@ -80,7 +81,7 @@ class PortEngine(ReferenceEngine):
             )
             yield self.clock.at(eligible, TRANSIT, link, message.number, index)
             now, output = int(self.clock.now), self.choose(node, message, index)
-            turn = Turn(message, index, output, now, self.clock.event())
+            turn = Turn(message, index, output, now, self.clock.event(), turn.hop + 1)
             self.join(turn, link)
         yield self.clock.at(tail, DELIVERY, link, message.number, index)
         self.deliver(message)
@@ -145,7 +146,7 @@ class PortEngine(ReferenceEngine):
         now, injected = int(self.clock.now), self.fabric.source[link] == turn.message.source
         busy = self.serialise(link, size)
         self.free_ps[link] = now + busy
-        self.account(turn.message, turn.index, link, turn.eligible_ps, now, injected=injected)
+        self.account(turn.message, turn.index, link, turn.eligible_ps, now, turn.hop, injected=injected)
         self.clock.succeed(turn.granted, now, ATTEMPT, -1)
         self.later(now + busy, ATTEMPT, link, self.attempt)
         if port < self.fabric.links:

@@ -8,31 +8,24 @@ from hypothesis import strategies as st
 from eidola.replay import monitor, run, spin
 from eidola.replay.changes import LinkChange
 from eidola.replay.engine import compiled
+from eidola.replay.fabric import Fabric, FabricBuilder
+from eidola.replay.presets import preset
+from eidola.replay.program import wait, write
 from eidola.replay.routing import STATIC, Routing, RoutingPolicy
 from eidola.replay.run import reference
 from eidola.replay.waiting import IDEAL
 from eidola.schemas import RESULT_TABLES, results_hash
 from eidola.schemas.store import conform
 
-from .programs import all_to_all, fabrics, link_changes, programs, ring, star
+from .programs import all_to_all, alone, fabrics, link_changes, programs, ring, star
 
 ROUTINGS = [STATIC] + [RoutingPolicy(kind, seed=7) for kind in Routing]
 SIZES = [(0, 0), (1000, 0), (1000, 1000), (1000, 2500)]  # of a segment, of a buffer
 POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.data(),
-    st.integers(1, 6),
-    st.sampled_from(POLICIES),
-    st.sampled_from(ROUTINGS),
-    st.sampled_from(SIZES),
-)
-def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
-    alike = routing.kind is not Routing.STATIC
-    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus, alike=alike))
-    changes = data.draw(link_changes(fabric))
+def agree(program, fabric, policy, routing, sizes, changes=()):
+    """Run both engines, recording all; every row, total and count must be the same."""
     fast = compiled.run(program, fabric, policy, routing, *sizes, changes, "hops")
     slow = reference(sizes[1], changes)(program, fabric, policy, routing, *sizes, changes, "hops").run()
     assert fast.loop == slow.loop
@@ -48,6 +41,47 @@ def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
     np.testing.assert_array_equal(fast.flags, slow.flags)
     np.testing.assert_array_equal(fast.use, slow.use)
     assert fast.bin_ps == slow.bin_ps
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.data(),
+    st.integers(1, 6),
+    st.sampled_from(POLICIES),
+    st.sampled_from(ROUTINGS),
+    st.sampled_from(SIZES),
+)
+def test_engines_agree_on_every_row(data, gpus, policy, routing, sizes):
+    alike = routing.kind is not Routing.STATIC
+    program, fabric = data.draw(programs(gpus)), data.draw(fabrics(gpus, alike=alike))
+    changes = data.draw(link_changes(fabric))
+    agree(program, fabric, policy, routing, sizes, changes)
+
+
+def line(gpus: int) -> Fabric:
+    """GPUs in a row, which pass on what is for others."""
+    builder = FabricBuilder("line", gpus)
+    for gpu in range(gpus - 1):
+        right, left = builder.duplex(gpu, gpu + 1, 20_000, 7)
+        builder.rule(gpu, gpu + 1, gpus, [[right]])
+        builder.rule(gpu + 1, 0, gpu + 1, [[left]])
+    return builder.build()
+
+
+NETWORKS = [line(16), preset("fat-tree-3", 16, box="gpu", radix=4), preset("torus-2d", 16)]
+
+
+@pytest.mark.parametrize("fabric", NETWORKS, ids=lambda fabric: fabric.name)
+@pytest.mark.parametrize("policy", ROUTINGS)
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_engines_agree_where_segments_of_several_messages_meet(fabric, policy, data):
+    """On links between switches, and on GPUs that forward."""
+    to = data.draw(st.permutations(range(16)))
+    sizes = data.draw(st.lists(st.sampled_from([1000, 4000, 10_000, 20_500]), min_size=16, max_size=16))
+    flows = [(gpu, [write(peer, size, 0), write(peer, 3000, 1, ack=2), wait(0, 1), write(peer, 9000, 0)])
+             for gpu, (peer, size) in enumerate(zip(to, sizes, strict=True))]  # fmt: skip
+    agree(alone(16, *flows), fabric, IDEAL, policy, (1000, 0))
 
 
 @settings(max_examples=50, deadline=None)
