@@ -14,8 +14,10 @@ or null, CPU, cores, memory, system), `versions`, `oversubscribed` (more ranks t
 
 A kernel's also has `parameters`, `record` (fields and kinds of a probe record, so that a reader needs nothing
 else), `phases`, `regions`, `flags` (numbering, size, meaning of values), `warm_up_iterations`,
-`record_cost_ns`, and for each rank its CPU and wall time, the mean time of one round of polls, and how many
-records each workgroup kept and made. Times are CLOCK_MONOTONIC nanoseconds.
+`record_cost_ns`, and for each rank how many records each workgroup kept and made; on CPU threads also its CPU
+and wall time and the mean time of one round of polls; on a GPU also `device` and `anchor_hz`, the rate of the
+clock in the anchor records. Without `anchor_hz` times are nanoseconds of one clock; with it they are cycles,
+which a workgroup's anchors tie to that clock.
 
 A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees),
 and for each rank what closed its record and what its window misses. Times are Unix nanoseconds.
@@ -26,13 +28,37 @@ from typing import TYPE_CHECKING
 from ..schemas import lazy
 
 if TYPE_CHECKING:
-    from .host.gemv_allreduce import GemvAllReduce, capture_kernel
+    from .fused.capture import Backend, capture_kernel, run_kernel
+    from .fused.embedding_alltoall import EmbeddingAllToAll
+    from .fused.gemm_alltoall import GemmAllToAll
+    from .fused.gemv_allreduce import GemvAllReduce
+    from .probes import RankProbes, include_folder, write_probes
     from .torch_run import run
     from .torch_session import session
 
-__all__ = ["GemvAllReduce", "capture_kernel", "run", "session"]
+__all__ = [
+    "Backend",
+    "EmbeddingAllToAll",
+    "GemmAllToAll",
+    "GemvAllReduce",
+    "RankProbes",
+    "capture_kernel",
+    "include_folder",
+    "run",
+    "run_kernel",
+    "session",
+    "write_probes",
+]
 
 __getattr__ = lazy.attach(
     __name__,
-    **{"host.gemv_allreduce": "GemvAllReduce capture_kernel", "torch_run": "run", "torch_session": "session"},
+    **{
+        "fused.capture": "Backend capture_kernel run_kernel",
+        "fused.embedding_alltoall": "EmbeddingAllToAll",
+        "fused.gemm_alltoall": "GemmAllToAll",
+        "fused.gemv_allreduce": "GemvAllReduce",
+        "probes": "RankProbes include_folder write_probes",
+        "torch_run": "run",
+        "torch_session": "session",
+    },
 )

@@ -1,7 +1,7 @@
 """The probe record: what a fused kernel notes of itself, 32 bytes a record, little-endian.
 
-`host/eidola_probe.h` is the same layout for C, with each kind's fields. A raw capture carries this
-description in its `capture.json`, so that a reader needs nothing else.
+`include/eidola_probe.h` is the same layout for C, CUDA and HIP, with each kind's fields. A raw capture carries
+this description in its `capture.json`, so that a reader needs nothing else.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 FIELDS = (
-    ("time_ns", "<u8"),
+    ("time", "<u8"),
     ("kind", "<u1"),
     ("name", "<u1"),
     ("peer", "<u2"),
@@ -18,6 +18,7 @@ FIELDS = (
     ("extra", "<u8"),
 )
 RECORD = np.dtype(list(FIELDS))
+COUNTS = np.dtype([("emitted", "<u8"), ("kept", "<u8")])  # beside a workgroup's buffer
 KINDS = {
     "phase_begin": 1,
     "phase_end": 2,
@@ -25,6 +26,7 @@ KINDS = {
     "flag_write": 4,
     "wait_begin": 5,
     "wait_end": 6,
+    "anchor": 7,
 }
 
 

@@ -1,7 +1,8 @@
 """Probe records of a captured fused kernel -> spans, writes and waits.
 
 `capture.json` describes the record (fields and kinds), the phases, the regions and the flags; a rank's file
-holds its workgroups' kept records, one workgroup after the other, each in program order.
+holds its workgroups' kept records, one workgroup after the other, each in program order. Where a rank has an
+`anchor_hz`, its records count cycles, which probe_clock.py maps to nanoseconds.
 """
 
 import json
@@ -13,10 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..schemas import InputError, TraceWriter
+from . import probe_clock
 
 Rows = npt.NDArray[np.int64]
 
-# What a host capture can be trusted for; reports quote it.
+# What a capture on any backend but `gpu` can be trusted for; reports quote it.
 HOST_TRUTH = "order, sizes, counts and protocol; never link rates, latencies or flag delays"
 
 
@@ -27,30 +29,40 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     """
     kinds, dtype = manifest["record"]["kinds"], np.dtype([tuple(f) for f in manifest["record"]["fields"]])
     ranks = [entry["rank"] for entry in manifest["ranks"]]
+    units: dict[int, list[int]] = {}
     for entry in manifest["ranks"]:
         rank = entry["rank"]
-        records = Records(
-            _read(folder / entry["file"], dtype, entry["workgroups"]), entry["workgroups"], kinds
-        )
-        writer.write("ranks", rank, _rank_row(manifest))
+        rows = _read(folder / entry["file"], dtype, entry["workgroups"])
+        records = Records(rows, entry["workgroups"], kinds)
+        step_ns = 0
+        if "anchor_hz" in entry:
+            file = str(folder / entry["file"])
+            own_ns, units[rank], step_ns = probe_clock.nanoseconds(
+                file, records.time_ns, rows, records.workgroup, kinds["anchor"], entry["anchor_hz"]
+            )
+            records.time_ns = probe_clock.aligned(own_ns, entry.get("alignment"))
+        writer.write("ranks", rank, _rank_row(manifest, entry.get("device", {})))
         writer.write("links", rank, _links(manifest, rank, ranks))
-        writer.write("clocks", rank, _clock())
+        writer.write("clocks", rank, _clock(manifest, entry, step_ns))
         writer.write("spans", rank, _spans(records, manifest["phases"]))
         writer.write("writes", rank, _writes(records, manifest["regions"], manifest["flags"]["size_bytes"]))
         writer.write("waits", rank, _waits(records))
-    writer.notes.update(_notes(manifest))
+    writer.notes.update(_notes(manifest, units))
 
 
 class Records:
     """One rank's records, with the workgroup of each, and what belongs together paired.
 
-    `phases` and `waits` are pairs (indices of begins, indices of their ends; -1: the buffer was full before).
+    `time_ns` has the time of each record. `phases` and `waits` are pairs (indices of begins, indices of their
+    ends; -1: the buffer was full before).
     """
 
     def __init__(
         self, rows: npt.NDArray[np.void], workgroups: list[dict[str, int]], kinds: dict[str, int]
     ) -> None:
         self.rows = rows
+        time = "time" if "time" in (rows.dtype.names or ()) else "time_ns"  # as early captures name it
+        self.time_ns = rows[time].astype(np.int64)
         self.kinds = kinds
         self.workgroup = np.repeat([w["workgroup"] for w in workgroups], [w["kept"] for w in workgroups])
         begins, ends = self._pairs("phase_begin", "phase_end")
@@ -91,26 +103,39 @@ def _read(file: Path, dtype: np.dtype[np.void], workgroups: list[dict[str, int]]
     return np.frombuffer(data, dtype)
 
 
-def _rank_row(manifest: dict[str, Any]) -> dict[str, Any]:
+def _rank_row(manifest: dict[str, Any], device: dict[str, Any]) -> dict[str, Any]:
+    """Return what ran the rank: a GPU where the capture describes one, else the host's processor."""
     machine = manifest["machine"]
+    processor = {"vendor": machine.get("cpu_vendor"), "model": machine.get("cpu_model")}
+    of_device = ("device", "vendor", "model", "uuid", "compute_units", "memory_bytes")
+    told = {key: device.get(key) for key in of_device} if device else processor
     return {
         "backend": [manifest["backend"]],
         "host": [machine.get("host")],
-        "vendor": [machine.get("cpu_vendor")],
-        "model": [machine.get("cpu_model")],
+        **{key: [value] for key, value in told.items()},
         "software": [json.dumps(manifest["versions"], sort_keys=True)],
     }
 
 
 def _links(manifest: dict[str, Any], rank: int, ranks: list[int]) -> dict[str, Any]:
     """Links that say where writes went; the memory of one host or one GPU is no truth for rates."""
+    kinds = {"host": "host_memory", "virtual": "local_memory", "timesliced": "local_memory"}
     peers = [peer for peer in ranks if peer != rank]
-    kind = "host_memory" if manifest["backend"] == "host" else "local_memory"
-    return {"peer": peers, "kind": [kind] * len(peers)}
+    kind = kinds.get(manifest["backend"], manifest.get("link_kind"))
+    return {"peer": peers, "kind": [kind] * len(peers)} if kind else {}
 
 
-def _clock() -> dict[str, Any]:
-    return {"method": ["reference"], "offset_ns": [0], "drift_ppb": [0], "residual_ns": [0], "anchors": [0]}
+def _clock(manifest: dict[str, Any], entry: dict[str, Any], step_ns: int) -> dict[str, Any]:
+    """Ranks of one host or one GPU share a clock; GPUs' clocks are apart unless they were measured."""
+    measured = entry.get("alignment")
+    if measured:
+        found = ("offset_ns", "drift_ppb", "residual_ns", "anchors")
+        return {"method": ["ping_pong"], **{name: [measured[name]] for name in found}}
+    shared = manifest["backend"] != "gpu" or len(manifest["ranks"]) == 1
+    method = "reference" if shared or entry["rank"] == manifest["ranks"][0]["rank"] else "none"
+    residual = step_ns if method == "reference" else None
+    columns = {"method": method, "offset_ns": 0, "drift_ppb": 0, "residual_ns": residual, "anchors": 0}
+    return {name: [value] for name, value in columns.items()}
 
 
 def _spans(records: Records, phases: list[str]) -> dict[str, Any]:
@@ -122,8 +147,8 @@ def _spans(records: Records, phases: list[str]) -> dict[str, Any]:
         "workgroup": records.workgroup[begins],
         "kind": ["phase"] * len(begins),
         "name": [phases[name] for name in rows["name"]],
-        "start_ns": rows["time_ns"],
-        "end_ns": records.rows["time_ns"][ends],
+        "start_ns": records.time_ns[begins],
+        "end_ns": records.time_ns[ends],
     }
 
 
@@ -135,7 +160,7 @@ def _writes(records: Records, regions: list[str], flag_bytes: int) -> dict[str, 
         "peer": rows["peer"],
         "workgroup": records.workgroup[indices],
         "span": records.enclosing(indices),
-        "issue_ns": rows["time_ns"],
+        "issue_ns": records.time_ns[indices],
         "size_bytes": np.where(is_flag, flag_bytes, rows["value"].astype(np.int64)),
         "region": [None if flag else regions[name] for flag, name in zip(is_flag, rows["name"], strict=True)],
         "offset_bytes": pa.array(rows["extra"].astype(np.int64), mask=is_flag),
@@ -155,13 +180,13 @@ def _waits(records: Records) -> dict[str, Any]:
         "span": records.enclosing(begins),
         "flag": rows["flag"],
         "expected": rows["value"],
-        "start_ns": rows["time_ns"],
-        "end_ns": pa.array(done["time_ns"].astype(np.int64), mask=never),
+        "start_ns": records.time_ns[begins],
+        "end_ns": pa.array(records.time_ns[ends], mask=never),
         "polls": pa.array(done["extra"].astype(np.int64), mask=never),
     }
 
 
-def _notes(manifest: dict[str, Any]) -> dict[str, Any]:
+def _notes(manifest: dict[str, Any], units: dict[int, list[int]]) -> dict[str, Any]:
     truncated = [
         {"rank": entry["rank"], **workgroup}
         for entry in manifest["ranks"]
@@ -169,21 +194,16 @@ def _notes(manifest: dict[str, Any]) -> dict[str, Any]:
         if workgroup["emitted"] > workgroup["kept"]
     ]
     copied = (
-        "kernel",
-        "backend",
-        "command",
-        "date",
-        "parameters",
-        "oversubscribed",
-        "warm_up_iterations",
+        *("kernel", "backend", "command", "date", "parameters", "oversubscribed", "warm_up_iterations"),
         "flags",
     )
-    per_rank = ("rank", "start_ns", "end_ns", "cpu_ns", "idle_rounds", "poll_round_ns")
+    own = ("file", "workgroups", "device", "alignment", "idle_ns")
     return {
         "source": "eidola capture kernel",
         **{key: manifest[key] for key in copied},
-        "truth": HOST_TRUTH,
+        **({} if manifest["backend"] == "gpu" else {"truth": HOST_TRUTH}),
         "record_cost_ns": manifest["record_cost_ns"],
-        "ranks": [{key: entry[key] for key in per_rank} for entry in manifest["ranks"]],
+        "ranks": [{k: v for k, v in entry.items() if k not in own} for entry in manifest["ranks"]],
+        **({"compute_units": {str(rank): used for rank, used in units.items()}} if units else {}),
         "truncated": truncated,
     }

@@ -1,1 +1,1 @@
-"""Fused kernels really run on the CPU: C11 atomics and threads, built at first use."""
+"""C sources of this package, built at first use with the system's compiler."""

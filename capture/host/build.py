@@ -12,6 +12,8 @@ from platformdirs import user_cache_path
 
 from ...schemas.errors import CaptureError, MissingError
 
+INCLUDE = Path(__file__).parents[1] / "include"  # eidola_probe.h, for kernels of ours and of users
+
 # The reordering flags let dot products use vectors. All of -ffast-math would also set the process's
 # flush-to-zero mode when the library is loaded (GCC before 13).
 FLAGS = (
@@ -38,20 +40,20 @@ def compiler() -> tuple[str, str]:
     raise MissingError(NO_COMPILER)
 
 
-def library(source: Path) -> ctypes.CDLL:
-    """Return `source` as a loaded shared library; raises what `shared_object` raises."""
-    return ctypes.CDLL(str(shared_object(source, FLAGS)))
+def library(source: Path, *options: str) -> ctypes.CDLL:
+    """Return `source`, built with `options` too, as a loaded shared library; raises what `shared_object` raises."""
+    return ctypes.CDLL(str(shared_object(source, (*FLAGS, *options))))
 
 
 def shared_object(source: Path, flags: tuple[str, ...]) -> Path:
     """Return the shared library that `source` compiles to, from the cache where this compiler built it before.
 
-    Headers beside the source count as part of it. Raises MissingError without a compiler, CaptureError where
+    Headers beside the source and in `INCLUDE` count as part of it. Raises MissingError without a compiler, CaptureError where
     the build fails.
     """
     path, version = compiler()
     digest = hashlib.sha256("\0".join((version, sys.platform, *flags)).encode())
-    for file in (source, *sorted(source.parent.glob("*.h"))):
+    for file in (source, *sorted(source.parent.glob("*.h")), *sorted(INCLUDE.glob("*.h"))):
         digest.update(file.read_bytes())
     built = user_cache_path("eidola") / "host" / f"{source.stem}-{digest.hexdigest()[:16]}.so"
     if not built.exists():
@@ -62,7 +64,7 @@ def shared_object(source: Path, flags: tuple[str, ...]) -> Path:
 def _build(compile_with: list[str], source: Path, built: Path) -> None:
     built.parent.mkdir(parents=True, exist_ok=True)
     partial = built.with_name(f".{built.name}.{os.getpid()}")
-    command = [*compile_with, str(source), "-o", str(partial)]
+    command = [*compile_with, f"-I{INCLUDE}", str(source), "-o", str(partial)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         partial.unlink(missing_ok=True)

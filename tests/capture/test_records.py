@@ -1,11 +1,10 @@
 import re
 import subprocess
-from pathlib import Path
 
-import eidola.capture.host.build as build
-from eidola.capture.records import FIELDS, KINDS, RECORD
+from eidola.capture import include_folder
+from eidola.capture.records import COUNTS, FIELDS, KINDS, RECORD
 
-HEADER = Path(build.__file__).with_name("eidola_probe.h")
+HEADER = include_folder() / "eidola_probe.h"
 
 
 def test_a_record_is_32_bytes_without_gaps():
@@ -20,9 +19,12 @@ def test_the_c_header_lays_the_record_out_as_python_reads_it(c_compiler, tmp_pat
         f"_Static_assert(sizeof(((eidola_record *)0)->{name}) == {RECORD[name].itemsize}, {name!r});"
         for name in fields
     ).replace("'", '"')
+    checks += f'\n_Static_assert(sizeof(eidola_count) == {COUNTS.itemsize}, "count");'
     source = tmp_path / "layout.c"
     source.write_text(f'#include <stddef.h>\n#include "{HEADER}"\n{checks}\n')
-    done = subprocess.run([c_compiler[0], "-std=c11", "-c", source, "-o", tmp_path / "layout.o"], check=False)
+    done = subprocess.run(
+        [c_compiler[0], "-std=gnu11", "-c", source, "-o", tmp_path / "layout.o"], check=False
+    )
     assert done.returncode == 0
 
 
