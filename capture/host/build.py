@@ -48,8 +48,8 @@ def library(source: Path, *options: str) -> ctypes.CDLL:
 def shared_object(source: Path, flags: tuple[str, ...]) -> Path:
     """Return the shared library that `source` compiles to, from the cache where this compiler built it before.
 
-    Headers beside the source and in `INCLUDE` count as part of it. Raises MissingError without a compiler, CaptureError where
-    the build fails.
+    Headers beside the source and in `INCLUDE` count as part of it. Raises MissingError without a compiler,
+    CaptureError where the build fails.
     """
     path, version = compiler()
     digest = hashlib.sha256("\0".join((version, sys.platform, *flags)).encode())
