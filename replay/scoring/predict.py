@@ -8,7 +8,7 @@ from ...schemas import EidolaError
 from ..collectives import Operation, Tuning, expand, tuning
 from ..fabric import Fabric
 from ..presets import preset
-from ..program import Builder
+from ..builder import Builder
 from ..run import SEGMENT_BYTES, run
 from .case import Case
 
