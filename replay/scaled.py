@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..schemas import TRACE_TABLES, Trace, TraceWriter, UsageError
+from ..schemas import TRACE_TABLES, Trace, TraceWriter
 from .edits import NONE, Edits
+from .lowering.acts import traffic_law
 from .lowering.items import Item, Part, RankWork, finish_ns
 from .lowering.lower import read_works
 from .lowering.matching import Instance, Matcher, copy_name
 from .lowering.plan import LAWS, Law, Plan, make_plan
 from .lowering.sizing import Sizer
 from .lowering.works import Works
+from .scaled_traffic import ScaledTraffic
 
 Rows = dict[str, list[Any]]
 
@@ -44,11 +46,10 @@ def write_scaled(
 
     Notes hold what was asked and, in sentences, what was extrapolated. `progress` is called with (ranks done,
     ranks).
-    Raises UsageError for shapes that make no sense, for traces of peer writes (their law is that of the GPU count:
-    replay them with `--gpus`), and where an edit asks for another algorithm of a collective than a trace can hold.
+    Raises UsageError for shapes that make no sense, for captured flags that no count explains, and where an edit
+    asks for another algorithm of a collective than a trace can hold.
     """
     source = trace if isinstance(trace, Trace) else Trace(trace)
-    _refuse_writes(source)
     gpus = edits.replay.get("gpus", gpus)
     parallel = {**(parallel or {}), **edits.replay.get("parallel", {})}
     plan = make_plan(
@@ -75,15 +76,6 @@ def write_scaled(
     return Trace(output)
 
 
-def _refuse_writes(trace: Trace) -> None:
-    for table in ("writes", "waits"):
-        if trace.read(table, ["rank"]).num_rows:
-            raise UsageError(
-                f"{trace.path} holds {table} of peers, whose number follows the GPU count: replay it with "
-                "`eidola replay run --gpus N`, or make such traffic with `eidola replay generate`"
-            )
-
-
 @dataclass
 class _Scaled:
     """Tables of each GPU. What copies of a rank share is read once."""
@@ -94,6 +86,7 @@ class _Scaled:
     works: Works = field(init=False)
     matcher: Matcher = field(init=False)
     sizer: Sizer = field(init=False)
+    traffic: ScaledTraffic = field(init=False)
     _read: dict[tuple[str, int], pa.Table] = field(default_factory=dict)
     _timed: dict[int, pa.Table] = field(default_factory=dict)
     _launched: dict[int, dict[tuple[str, int, str], dict[str, Any]]] = field(default_factory=dict)
@@ -104,16 +97,18 @@ class _Scaled:
         for work in self.works.base.values():
             self.matcher.add(work)
         self.sizer = Sizer(self.plan, self.edits)
+        self.traffic = ScaledTraffic(self.trace, self.plan, self.works)
 
     def tables(self, gpu: int) -> dict[str, pa.Table | Rows]:
         """Return the tables of one GPU; what only a captured rank has (clock, links, counters) only for those."""
-        plan, rank, work = self.plan, self.plan.source(gpu), self.works.of(gpu)
+        plan, rank, work = self.plan, self.plan.source(gpu), self.traffic.work(gpu)
         tables: dict[str, pa.Table | Rows] = {
             "ranks": self._ranks(rank, plan.captured(gpu)),
             "spans": self._spans(rank, work),
             "dependencies": self._own("dependencies", rank),
             "communicators": self._communicators(gpu),
             "collectives": self._collectives(gpu, work),
+            **self.traffic.tables(gpu),
         }
         if plan.captured(gpu):
             tables["clocks"], tables["counters"] = self._own("clocks", rank), self._own("counters", rank)
@@ -219,6 +214,8 @@ class _Scaled:
         added = sum(not plan.captured(gpu) for gpu in range(plan.gpus))
         notes = [f"{plan.gpus} ranks of {ranks}: {added} added, marked virtual"] if added else []
         notes += [LAWS[plan.law], *plan.layout.notes] if added or plan.layout.growth else []
+        if not plan.replicas:
+            notes += traffic_law(self.works.base.values(), ranks, plan.gpus)
         notes += [*self.works.notes(), *(f"{n} x {note}" for note, n in sorted(self.sizer.notes.items()))]
         notes += [
             f"{count} parts of collectives are as captured: {reason}"

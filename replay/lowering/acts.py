@@ -7,11 +7,11 @@ leaves a rank's total as it was. What is no part of a sweep goes to a neighbour,
 With n GPUs the law gives what was captured.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .flags import Flags
-from .items import Item, Step, finish_ns
+from .items import Item, Lane, RankWork, Step, finish_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Act:
     """One write or wait of a GPU: `distance` is to the peer written to (waits: 0), `slot` the flag's, -1 none.
 
     Times are captured picoseconds, carried along to the GPU count: `time_ps` of the issue or first poll,
-    `end_ps` of the wait's end. `before_ps` is the compute before it.
+    `end_ps` of the wait's end. `before_ps` is the compute before it. `step` is what was captured.
     """
 
     wait: bool
@@ -30,6 +30,7 @@ class Act:
     size_bytes: int
     slot: int
     count: int
+    step: Step
 
 
 @dataclass(slots=True)
@@ -63,6 +64,17 @@ class Grower:
     def slots(self) -> int:
         """Flag slots that every GPU needs: one a class and distance."""
         return self.flags.classes * self.gpus
+
+    def grow_lane(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
+        """Return the acts of a lane's items; in a lane of direct traffic, other compute is shared out too."""
+        grown = [(item, self.grow(work.place, item)) for item in lane.items]
+        direct = any(traffic.direct for _, traffic in grown)
+        for item, traffic in grown:
+            traffic.rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
+            if direct:
+                share = self.flags.ranks if item.kind == "phase" else self.gpus
+                traffic.rest_ps = traffic.rest_ps * share // self.gpus
+        return grown
 
     def grow(self, rank: int, item: Item) -> Traffic:
         """Return the acts of one item of `rank`."""
@@ -137,7 +149,18 @@ class Grower:
         wait = raw.step.kind == "wait"
         end_ps = max(time_ps, raw.step.end_ns * 1000) if wait else time_ps
         slot = raw.number * self.gpus + distance if raw.number >= 0 else -1
-        return Act(wait, before_ps, time_ps, end_ps, 0 if wait else distance, raw.size_bytes, slot, raw.count)
+        to = 0 if wait else distance
+        return Act(wait, before_ps, time_ps, end_ps, to, raw.size_bytes, slot, raw.count, raw.step)
+
+
+def traffic_law(works: Iterable[RankWork], ranks: int, gpus: int) -> list[str]:
+    """Say how writes and waits grow from `ranks` ranks, where there are any."""
+    if gpus == ranks or not any(item.steps for work in works for item in work.items()):
+        return []
+    return [
+        f"writes and waits: a rank that addresses all its peers addresses {gpus - 1}; bytes a peer, and the "
+        f"compute between, are {ranks}/{gpus} of the captured"
+    ]
 
 
 def _pieces(raws: list[_Raw]) -> list[list[_Raw]]:

@@ -59,6 +59,7 @@ class Step:
     flag: int
     value: int
     region: str | None
+    workgroup: int | None
 
 
 @dataclass(slots=True)
@@ -167,13 +168,13 @@ def _add_steps(
     for group, span, time, peer, size, kind, flag, value, region in _rows(trace, rank, "writes", columns):
         item = _home(rank, "writes", lanes, by_span, span, group, time, time)
         raised, added = (-1, 0) if flag is None else (flag, 1 if value is None else value)
-        item.steps.append(Step(kind, time, time, plan.place(peer), size, raised, added, region))
+        item.steps.append(Step(kind, time, time, plan.place(peer), size, raised, added, region, group))
         touched[id(item)] = item
     awaited = ("workgroup", "span", "flag", "expected", "start_ns", "end_ns")
     for group, span, flag, expected, start, end in _rows(trace, rank, "waits", awaited):
         end = start if end is None else end
         item = _home(rank, "waits", lanes, by_span, span, group, start, end)
-        item.steps.append(Step("wait", start, end, -1, 0, flag, expected, None))
+        item.steps.append(Step("wait", start, end, -1, 0, flag, expected, None, group))
         touched[id(item)] = item
     for item in touched.values():
         item.steps.sort(key=lambda step: (step.start_ns, step.end_ns))

@@ -10,7 +10,7 @@ from ..builder import Builder
 from ..edits import NONE, Edits
 from ..fabric import Fabric
 from ..program import Program
-from .acts import Grower
+from .acts import Grower, traffic_law
 from .emit import Emitter
 from .expanding import Expander
 from .flags import read_flags
@@ -139,9 +139,4 @@ def _grown(plan: Plan, works: dict[int, RankWork]) -> list[str]:
     if plan.replicas:
         return notes
     notes.append(LAWS[plan.law])
-    if any(item.steps for work in works.values() for item in work.items()):
-        notes.append(
-            f"writes and waits: a rank that addresses all its peers addresses {gpus - 1}; bytes a peer, and the "
-            f"compute between, are {ranks}/{gpus} of the captured"
-        )
-    return notes
+    return notes + traffic_law(works.values(), ranks, gpus)

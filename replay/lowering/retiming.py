@@ -4,7 +4,7 @@ What an item waited for and the slack that it kept after it stay as captured; co
 no change every time is the captured one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -43,14 +43,27 @@ def replaced_work(work: RankWork, durations: dict[int, tuple[int, int]]) -> Rank
     return found
 
 
-def retime(old: RankWork, new: RankWork) -> None:
-    """Set the times of `new` from its gaps and compute; `old` is the same work as captured."""
+def stretched_work(work: RankWork, busy_ns: Mapping[int, int], lengths_ns: Mapping[int, int]) -> RankWork:
+    """Return `work` with other compute, and of items with writes or waits other durations, both by `id`."""
+    found, twins = _copy(work)
+    for item in work.items():
+        twins[id(item)].busy_ns = busy_ns.get(id(item), item.busy_ns)
+    retime(work, found, lengths_ns)
+    return found
+
+
+def retime(old: RankWork, new: RankWork, lengths_ns: Mapping[int, int] | None = None) -> None:
+    """Set the times of `new` from its gaps and compute; `old` is the same work as captured.
+
+    `lengths_ns`: of items of `old` with writes, waits or collectives, by `id`; default: as captured.
+    """
+    lengths_ns = lengths_ns or {}
     ready, released = _predecessors(old), _predecessors(old, at_end=True)
     twins = {id(a): b for a, b in zip(old.items(), new.items(), strict=True)}
     for lane, at, ends in _order(old):
         item = lane.items[at]
         if ends:
-            _end(item, released.get(id(item), []), twins)
+            _end(item, released.get(id(item), []), twins, lengths_ns)
         else:
             _begin(item, lane.items[at - 1] if at else None, ready.get(id(item), []), twins)
 
@@ -70,11 +83,13 @@ def _begin(item: Item, previous: Item | None, ready: list[tuple[Item, bool]], tw
     twin.start_ns = twin.begin_ns
 
 
-def _end(item: Item, released: list[tuple[Item, bool]], twins: dict[int, Item]) -> None:
+def _end(
+    item: Item, released: list[tuple[Item, bool]], twins: dict[int, Item], lengths_ns: Mapping[int, int]
+) -> None:
     """End an item: its compute after it began, or after what held its end."""
     twin = twins[id(item)]
     if item.steps or item.parts:
-        twin.end_ns = twin.begin_ns + finish_ns(item) - item.begin_ns
+        twin.end_ns = twin.begin_ns + lengths_ns.get(id(item), finish_ns(item) - item.begin_ns)
         return
     twin.end_ns = twin.begin_ns + twin.busy_ns
     if released:

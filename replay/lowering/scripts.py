@@ -132,21 +132,8 @@ class Scripter:
         """Return the lane's items with their traffic at the GPU count."""
         key = (id(work), lane.name)
         if key not in self._grown:
-            self._grown[key] = self._grow(work, lane)
+            self._grown[key] = self.grower.grow_lane(work, lane)
         return self._grown[key]
-
-    def _grow(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
-        """Grow the lane's items; in a lane of direct traffic, compute that addresses nobody is shared out too."""
-        grown = [(item, self.grower.grow(work.place, item)) for item in lane.items]
-        if any(traffic.direct for _, traffic in grown):
-            for item, traffic in grown:
-                share = self.grower.flags.ranks if item.kind == "phase" else self.grower.gpus
-                rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
-                traffic.rest_ps = rest_ps * share // self.grower.gpus
-        else:
-            for item, traffic in grown:
-                traffic.rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
-        return grown
 
     def _closed(self, item: Item, signal: Signals, traffic: Traffic) -> Entry:
         before: Ops = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_start]

@@ -5,17 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eidola.replay import lower, scale
+from eidola.replay import lower, read_edits, scale
+from eidola.replay.edits import NONE
 from eidola.replay.lowering.items import finish_ns
 from eidola.replay.lowering.lower import read_works
 from eidola.replay.lowering.plan import make_plan
 from eidola.replay.lowering.retiming import replaced_work
+from eidola.replay.program import Mode, Op
 from eidola.replay.scaled import write_scaled
-from eidola.schemas import Trace, UsageError, check
+from eidola.schemas import Trace, check
 
 from .jobs import MESHES, job
 from .programs import star
-from .test_scale import SAMPLES, assert_equal
+from .test_scale import SAMPLES, assert_equal, direct
 
 
 def as_run(program):
@@ -115,13 +117,59 @@ def test_sizes_follow_their_axes(tmp_path):
         assert said in notes
 
 
-def test_added_ranks_are_virtual_and_peer_writes_are_refused(tmp_path):
+def test_added_ranks_are_virtual(tmp_path):
     scaled = write_scaled(job(tmp_path / "t"), tmp_path / "s", parallel={"data": 4})
     assert scaled.read("ranks")["backend"].to_pylist() == ["host"] * 4 + ["virtual"] * 4
-    fused = Trace(SAMPLES / "gemv_allreduce_host_4/trace.eidola")
-    with pytest.raises(UsageError, match="eidola replay run --gpus N"):
-        write_scaled(fused, tmp_path / "f", gpus=8)
-    assert not (tmp_path / "f").exists()
+
+
+def compute_ps(program):
+    """Each agent's compute."""
+    busy = np.where(program.ops["kind"] == Op.COMPUTE, program.ops["duration_ps"], 0)
+    busy = busy * (program.ops["mode"] == Mode.FOR)
+    upto = np.concatenate(([0], np.cumsum(busy)))[program.block_first]
+    each = np.diff(upto)[program.calls["block"]] * program.calls["repeat"]
+    return np.bincount(program.calls["agent"], each, program.agents)
+
+
+def assert_same_traffic(scaled, direct):
+    """The same messages, flags and counts; a duration may be rounded off by a nanosecond."""
+    program = lower(scaled, star(direct.gpus)).program
+    for rows, expected in (
+        (program.message_rows(), direct.message_rows()),
+        (program.wait_rows(), direct.wait_rows()),
+    ):
+        for column in {"agent", "source", "destination", "size_bytes", "endpoint", "expected"} & set(rows):
+            assert np.array_equal(rows[column], expected[column]), column
+    assert program.names == direct.names
+    assert np.abs(compute_ps(program) - compute_ps(direct)).max() <= 1000 * len(direct.ops["kind"])
+    assert [str(p) for p in check(scaled.path) if p.severity == "error"] == []
+
+
+@pytest.mark.parametrize("edit", ["", '[[kernel]]\nmatch = ".*"\nfactor = 0.5\n'])
+@pytest.mark.parametrize(("gpus", "replicas"), [(2, False), (4, False), (5, False), (8, True), (16, False)])
+def test_a_captured_fused_kernel_scales_to_a_trace_of_the_same_traffic(tmp_path, gpus, replicas, edit):
+    trace = Trace(SAMPLES / "gemv_allreduce_host_4/trace.eidola")
+    (tmp_path / "edits.toml").write_text(edit)
+    edits = read_edits(tmp_path / "edits.toml") if edit else NONE
+    options = {"gpus": gpus, "replicas": replicas, "edits": edits}
+    scaled = write_scaled(trace, tmp_path / "s", **options)
+    program = scale(trace, fabric=star(gpus), **options).program
+    assert_same_traffic(scaled, program)
+    if not replicas:  # whose flags have numbers for one job's distances, a trace's for all
+        flags = [p.message_rows()["flag"] for p in (lower(scaled, star(gpus)).program, program)]
+        assert np.array_equal(*flags)
+    if gpus == 4 and not edit:
+        for table in ("spans", "writes", "waits"):
+            assert scaled.read(table).equals(trace.read(table)), table
+
+
+def test_what_was_scaled_scales_again(tmp_path):
+    """4 to 8 to 16 ranks: a peer's bytes are rounded up twice, who writes to whom and flags are as from 4 to 16."""
+    trace = direct(tmp_path / "t")
+    once = write_scaled(trace, tmp_path / "16", gpus=16)
+    twice = write_scaled(write_scaled(trace, tmp_path / "8", gpus=8), tmp_path / "8 16", gpus=16)
+    rows = [t.read("writes", ["rank", "peer", "size_bytes", "flag", "value"]) for t in (once, twice)]
+    assert rows[0].equals(rows[1])
 
 
 @pytest.mark.parametrize("sample", ["gloo_ddp_2", "gemv_allreduce_host_4"])
