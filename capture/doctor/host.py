@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from ...schemas.errors import CaptureError, MissingError
+from ..ping_pong import align, between_threads
 from .examination import Finding
 
 ENOUGH_SHARED_BYTES = 1 << 30  # NCCL and loaders take hundreds of MB; Docker gives 64 MiB unless told
 ENOUGH_FREE_BYTES = 1 << 30
 _PROBE_BYTES = 1 << 20
 _READINGS = 20_000
+_ROUNDS = 1000
 
 
 def findings(proc: Path, sys: Path, dev: Path, out: Path, *, vendor: str | None) -> Iterator[Finding]:
@@ -26,6 +29,7 @@ def findings(proc: Path, sys: Path, dev: Path, out: Path, *, vendor: str | None)
     yield _shared_memory(dev)
     yield _out_folder(out)
     yield _clock(sys)
+    yield _cores()
 
 
 def _counters(proc: Path) -> Finding:
@@ -109,6 +113,23 @@ def _clock(sys: Path) -> Finding:
     return Finding(
         "Host clock", "gap", seen, f"a reading of {source} is a system call: prefer tsc, where stable"
     )
+
+
+def _cores() -> Finding:
+    """Ask whether cores agree on the time, by flags between two threads; the `host` backend rests on it."""
+    topic = "Clocks of cores"
+    try:
+        samples = between_threads(_ROUNDS)
+    except (MissingError, CaptureError) as error:
+        return Finding(topic, "absent", "not measured", str(error))
+    found = align((samples,))
+    if found is None:
+        return Finding(topic, "absent", "not measured", "try again")
+    trip = int((samples[:, 2] - samples[:, 0]).min())
+    seen = f"two threads {found.offset_ns:+} ns apart, by flags of {trip} ns there and back"
+    if abs(found.offset_ns) <= found.residual_ns:
+        return Finding(topic, "ok", f"{seen}: no difference can be told")
+    return Finding(topic, "gap", seen, "the kernel's clock differs between cores: pin the job to one socket")
 
 
 def smallest_step_ns() -> int:

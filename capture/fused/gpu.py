@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...schemas.errors import CaptureError, MissingError, UsageError
 from .. import records
 from ..host.build import INCLUDE
-from .gpu_clock import align
+from ..ping_pong import align
 from .job import Run, check_result, job_words, pointer_tables, raise_if_stalled, rank_arrays
 from .spec import Arrays, FusedKernel
 
@@ -100,7 +100,7 @@ def _run(cupy: Any, spec: FusedKernel, devices: list[int]) -> Run:
     check_result(spec, inputs, outputs)
     told = [_told(cupy, device, rate) for device, rate in zip(devices, hz, strict=True)]
     for rank in range(1, len(before)):
-        if alignment := align(before[rank], after[rank]):
+        if alignment := align((before[rank], after[rank])):
             told[rank]["alignment"] = asdict(alignment)
     return Run(
         outputs,
