@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# amd.sh [OUT]: try everything that needs an AMD GPU, offline, in under 8 minutes; a handful of files go to OUT.
+# Wanted: ROCm 7 with amdsmi, Python 3.11 or newer with this package; as far as they are there, CuPy, PyTorch, pytest.
+# This project has no AMD GPU: whoever runs this and sends OUT moves the labels in docs/support.md.
+set -euo pipefail
+out=${1:-gpu-results}
+if [ ! -e /dev/kfd ]; then
+    echo "tests/gpu/amd.sh: no AMD GPU here (there is no /dev/kfd); nothing was run" >&2
+    exit 3
+fi
+if [ ! -r /dev/kfd ] || [ ! -w /dev/kfd ]; then
+    echo "tests/gpu/amd.sh: /dev/kfd may not be opened: join the groups render and video, or run as root" >&2
+    exit 3
+fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+exec "${PYTHON:-python3}" "$here/collect.py" "$out"
