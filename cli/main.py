@@ -1,13 +1,31 @@
 """The `eidola` command: one sub-command a stage. Heavy imports happen inside the commands that need them."""
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..schemas.errors import EidolaError
 from . import capture, convert, inspect, replay, report
 
+INTERRUPTED = "eidola: interrupted; nothing that looks complete was left behind"
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C ends each with a line, which typer alone would leave out."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo(INTERRUPTED, err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     name="eidola",
     help="Capture peer-to-peer GPU traffic, normalise it, and replay it at GPU counts nobody captured.",
     no_args_is_help=True,
@@ -29,5 +47,5 @@ def main() -> None:
         typer.echo(f"eidola: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.echo("eidola: interrupted; nothing that looks complete was left behind", err=True)
+        typer.echo(INTERRUPTED, err=True)
         sys.exit(130)

@@ -118,6 +118,7 @@ def test_an_interrupted_run_exits_130_and_leaves_nothing(folder):
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
+    assert said.splitlines()[-1] == "eidola: interrupted; nothing that looks complete was left behind"
     assert "Traceback" not in said
     assert not list(folder.glob("*cut*"))
 
