@@ -4,17 +4,15 @@ Order within a lane is implied and not stored. No edge contradicts the captured 
 left out and counted.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .collectives import HostRecords, Part, operation_of
-from .events import Events
-from .scanner import CALL, SYNC
-from .work import Queue, Work, numbers, queues
+from .scanner import CALL
+from .work import Ints, Queue, Work, numbers, queues
 
 HANDOVER_NS = 50_000
 """A thread that was idle for this long, while another worked, is taken to have waited for it.
@@ -48,26 +46,27 @@ class Edges:
     def columns(self) -> dict[str, pa.Array]:
         """Return the columns of `dependencies`, launches included, in order of (after, before, kind)."""
         launched = np.flatnonzero(self.work.launch >= 0)
-        before = [*self.work.launch[launched].tolist(), *(row[0] for row in self.rows)]
-        after = [*launched.tolist(), *(row[1] for row in self.rows)]
-        kind = ["launch"] * len(launched) + [row[2] for row in self.rows]
-        origin = ["measured"] * len(launched) + list(self.rows.values())
-        table = pa.table({"before": before, "after": after, "kind": kind, "origin": origin}, schema=_EDGES)
+        rows = list(self.rows)
+        count = len(launched)
+        before = np.concatenate([self.work.launch[launched], np.array([row[0] for row in rows], np.int64)])
+        after = np.concatenate([launched, np.array([row[1] for row in rows], np.int64)])
+        kind = pa.concat_arrays([_repeated("launch", count), pa.array([row[2] for row in rows], pa.string())])
+        origin = pa.concat_arrays([_repeated("measured", count), pa.array(self.rows.values(), pa.string())])
+        table = pa.table({"before": before, "after": after, "kind": kind, "origin": origin})
         table = table.sort_by([("after", "ascending"), ("before", "ascending"), ("kind", "ascending")])
         return {name: table[name] for name in table.column_names}
 
 
-_EDGES = pa.schema(
-    [("before", pa.int64()), ("after", pa.int64()), ("kind", pa.string()), ("origin", pa.string())]
-)
+def _repeated(word: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(word, pa.string()), count)
 
 
-def find_edges(work: Work, events: Events, records: HostRecords, parts: list[Part]) -> Edges:
+def find_edges(work: Work, records: HostRecords, parts: list[Part]) -> Edges:
     """Find all edges of a rank."""
     edges = Edges(work)
     lanes, threads = queues(work)
     context = _Context(work, records, parts, lanes, threads)
-    measured = _measured(context, edges, events)
+    measured = _measured(context, edges)
     if not measured["Stream Wait Event"]:
         _collective_inputs(context, edges)
         _stream_waits(context, edges)
@@ -98,10 +97,10 @@ class _Context:
         return self.threads[tid].before(time_ns) if tid in self.threads else -1
 
 
-def _measured(context: _Context, edges: Edges, events: Events) -> Counter[str]:
+def _measured(context: _Context, edges: Edges) -> Counter[str]:
     """Add the edges of `cuda_sync` events, which name the record call waited for; count them by name."""
     work, used = context.work, Counter[str]()
-    sync = events.table.filter(pc.equal(events.table["kind"], SYNC))
+    sync = work.syncs
     if not sync.num_rows:
         return used
     calls = {
@@ -145,7 +144,7 @@ def _collective_inputs(context: _Context, edges: Edges) -> None:
         launch = int(work.launch[part.span])
         called_ns = int(work.start_ns[part.record if part.record >= 0 else launch])
         queue = context.threads[int(work.tid[launch])]
-        index = int(np.searchsorted(queue.times, called_ns)) - 1
+        index = queue.count_before(called_ns) - 1
         while index >= 0 and queue.spans[index] in context.collective:
             index -= 1
         if index >= 0:
@@ -233,19 +232,31 @@ def _handovers(work: Work, edges: Edges) -> None:
     """
     calls = np.flatnonzero(work.kind == CALL)
     tids, starts, ends = work.tid[calls], work.start_ns[calls], work.end_ns[calls]
-    own: dict[int, list[int]] = defaultdict(list)
-    for index, tid in enumerate(tids.tolist()):
-        own[tid].append(int(starts[index]))
+    resumes = _next_of_own_thread(tids, starts)
     last_end: dict[int, int] = {}
     switches = np.flatnonzero(tids[1:] != tids[:-1]) + 1
-    begin = 0
-    for switch in switches.tolist():
-        giver, taker = int(tids[switch - 1]), int(tids[switch])
-        last_end[giver] = int(ends[begin:switch].max())
-        begin = switch
+    if not len(switches):
+        return
+    run_ends = np.maximum.reduceat(ends, np.concatenate([[0], switches]))
+    givers, takers = tids[switches - 1].tolist(), tids[switches].tolist()
+    times = zip(run_ends.tolist(), ends[switches - 1].tolist(), starts[switches].tolist(), strict=False)
+    for switch, giver, taker, (run_end, given_ns, taken_ns) in zip(
+        switches.tolist(), givers, takers, times, strict=True
+    ):
+        last_end[giver] = run_end
         idle_since = last_end.get(taker)
-        given_ns, taken_ns = int(ends[switch - 1]), int(starts[switch])
-        resumed = own[giver][np.searchsorted(own[giver], taken_ns) :]
         waited = idle_since is None or (idle_since < given_ns and taken_ns - idle_since >= HANDOVER_NS)
-        if waited and given_ns <= taken_ns and (not resumed or resumed[0] - taken_ns >= HANDOVER_NS):
+        if not waited or given_ns > taken_ns:
+            continue
+        resumed_ns = resumes[switch - 1]
+        if resumed_ns < 0 or resumed_ns - taken_ns >= HANDOVER_NS:
             edges.add(int(calls[switch - 1]), int(calls[switch]), "thread", "inferred")
+
+
+def _next_of_own_thread(tids: Ints, starts: Ints) -> list[int]:
+    """Return when each call's thread begins its next one, -1 after its last; calls are in order of start."""
+    order = np.argsort(tids, kind="stable")
+    following = np.full(len(tids), -1, np.int64)
+    same = tids[order[1:]] == tids[order[:-1]]
+    following[order[:-1][same]] = starts[order[1:][same]]
+    return following.tolist()

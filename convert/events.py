@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from .objects import columns_of
 from .scanner import ANNOTATION, CALL, INTEGERS, NULL, OPERATOR, Scanned, scan
 
 THREADS = 2
-_CALLS = re.compile("(?i)launch|memcpy|memset|eventrecord|streamwaitevent|synchronize")
+_CALLS = re.compile("launch|memcpy|memset|eventrecord|streamwaitevent|synchronize")
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few distinct ones, of up to thousands of bytes
 _NUMBERS = [(name, pa.int64()) for name in ("start_ns", "duration_ns", "tid", *INTEGERS, "grid_x")]
 SCHEMA = pa.schema([("kind", pa.int8()), ("name", _TEXT), *_NUMBERS])
 ALL = pa.schema([*((name, _TEXT) for name in ("phase", "category", "name")), ("pid", pa.int64()), *_NUMBERS])
 """What `read_all` yields of every event; `phase` is one character, or null."""
+
+Rows = npt.NDArray[np.int64] | slice
 
 
 @dataclass
@@ -72,7 +75,7 @@ def read_events(path: Path) -> Events:
         tables.append(piece.table)
         details += piece.details
         dropped += piece.dropped
-    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    table = pa.concat_tables(tables).unify_dictionaries()
     base = file.metadata.get("baseTimeNanoseconds")
     base_ns = base if isinstance(base, int) else 0
     return Events(path, table, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)
@@ -145,9 +148,8 @@ def _from_objects(events: list[dict[str, Any]], everything: bool = False) -> _Pi
 def _piece(found: Scanned, event: Callable[[int], dict[str, Any]], everything: bool) -> _Piece:
     """Return what was found as a piece; `event` gives the object that a row was read from."""
     if everything:
-        rows = np.arange(len(found.columns["phase"]))
-        texts = {"phase": _phases(found), "category": _texts(found, "category", rows)}
-        return _Piece(_table(found, rows, ALL, texts))
+        texts = {"phase": _phases(found), "category": _texts(found, "category", slice(None))}
+        return _Piece(_table(found, slice(None), ALL, texts))
     rows, dropped = _kept(found)
     kind = found.columns["kind"][rows]
     kinds = pa.array(np.where(kind == OPERATOR, ANNOTATION, kind), pa.int8())
@@ -173,7 +175,7 @@ def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
     """Return the rows that replay needs; count those that cannot be placed in time."""
     columns = found.columns
     rows = np.flatnonzero((columns["phase"] == ord("X")) & (columns["kind"] >= 0))
-    is_call = np.array([*(bool(_CALLS.search(text)) for text in found.texts), False])
+    is_call = np.array([*map(_is_call, found.texts), False])
     rows = rows[(columns["kind"][rows] != CALL) | is_call[np.maximum(columns["name"][rows], -1)]]
     start, duration = columns["start_ns"][rows], columns["duration_ns"][rows]
     good = np.full(len(rows), True)
@@ -188,7 +190,13 @@ def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
     return rows[good], +dropped
 
 
-def _table(found: Scanned, rows: npt.NDArray[np.int64], schema: pa.Schema, own: dict[str, Any]) -> pa.Table:
+@lru_cache(maxsize=1 << 16)
+def _is_call(name: str) -> bool:
+    """Whether a runtime call launches or waits; pieces have few distinct names, and mostly the same."""
+    return _CALLS.search(name.lower()) is not None
+
+
+def _table(found: Scanned, rows: Rows, schema: pa.Schema, own: dict[str, Any]) -> pa.Table:
     """Return the chosen rows in the columns of `schema`, those of `own` as they are given."""
     columns = {
         name: found.columns[name][rows] for name in (*schema.names, "pid", "tid_number") if name not in own
@@ -207,15 +215,19 @@ def _either(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.
     return np.where(first != NULL, first, second)
 
 
-def _texts(found: Scanned, column: str, rows: npt.NDArray[np.int64]) -> pa.DictionaryArray:
+def _texts(found: Scanned, column: str, rows: Rows) -> pa.DictionaryArray:
     """Return a column of strings; one that is not there is empty."""
-    number = np.maximum(found.columns[column][rows], -1)
-    used, index = np.unique(number, return_inverse=True)
-    words = [found.texts[n] if n >= 0 else "" for n in used.tolist()]
-    return pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(words, pa.string()))
+    number = np.maximum(found.columns[column][rows], -1) + 1
+    words = ["", *found.texts]
+    used = np.flatnonzero(np.bincount(number, minlength=len(words)))
+    place = np.zeros(len(words), np.int32)
+    place[used] = np.arange(len(used))
+    return pa.DictionaryArray.from_arrays(place[number], pa.array([words[n] for n in used], pa.string()))
 
 
 def _phases(found: Scanned) -> pa.DictionaryArray:
-    used, index = np.unique(found.columns["phase"], return_inverse=True)
-    words = [chr(n) if n > 0 else None for n in used.tolist()]
-    return pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(words, pa.string()))
+    letters = pa.array([chr(n) if n else None for n in range(128)], pa.string())
+    phase = found.columns["phase"]
+    return pa.DictionaryArray.from_arrays(
+        np.where((phase > 0) & (phase < 128), phase, 0).astype(np.int32), letters
+    )

@@ -1,11 +1,13 @@
 """The ranks of one job, however they were read -> a trace: matched, put on one clock, written, reported."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
@@ -116,9 +118,7 @@ def _report(
     report = ConversionReport(path, ranks, sorted(set(range(world_size or 0)) - set(ranks)))
     for record in records:
         report.spans += len(record.spans["span"])
-        kinds, origins = (pa.array(record.edges.get(name, ()), pa.string()) for name in ("kind", "origin"))
-        pairs = zip(kinds.to_pylist(), origins.to_pylist(), strict=True)
-        report.dependencies.update(f"{kind} {origin}" for kind, origin in pairs)
+        report.dependencies.update(_edge_counts(record.edges))
         report.collectives.update(p.operation for p in record.parts)
         report.sources.update(p.source for p in record.parts)
         report.contradicted.update(record.contradicted)
@@ -135,6 +135,16 @@ def _report(
     _report_matches(report, matching, ranks)
     report.notes += [*_group_notes(matching), *_clock_notes(clocks)]
     return report
+
+
+def _edge_counts(edges: Mapping[str, Any]) -> Counter[str]:
+    """Count edges by `kind origin`."""
+    columns = [
+        pc.dictionary_encode(pa.array(edges.get(name, ()), pa.string())) for name in ("kind", "origin")
+    ]
+    table = pa.table(dict(zip(("kind", "origin"), columns, strict=True)))
+    counts = table.group_by(["kind", "origin"]).aggregate([([], "count_all")]).to_pylist()
+    return Counter({f"{row['kind']} {row['origin']}": row["count_all"] for row in counts})
 
 
 def _report_matches(report: ConversionReport, matching: Matching, ranks: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ from ..schemas.errors import InputError
 from .collectives import Group, HostRecords, Part, find_parts
 from .conversion import Progress, convert
 from .dependencies import find_edges
-from .events import Events, read_events
+from .events import SCHEMA, Events, read_events
 from .execution_trace import ExecutionTrace, read_execution_trace
 from .formats import Format, Head
 from .hardware import rank_columns
@@ -85,11 +85,13 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     trace = read_execution_trace(source.execution_trace) if source.execution_trace else None
     notes = []
     work = build_work(events)
+    events.table = SCHEMA.empty_table()  # all of it is in `work` now, and it may be large
+    pa.default_memory_pool().release_unused()
     if trace and trace.pid is not None and trace.pid not in set(work.device[~work.on_gpu].tolist()):
         notes.append(f"{trace.path.name} is of process {trace.pid}, which {source.trace.name} does not show")
     host_records = HostRecords(work, events)
     parts = find_parts(work, host_records, trace)
-    edges = find_edges(work, events, host_records, parts)
+    edges = find_edges(work, host_records, parts)
     rank, world_size = _identity(events, alone, notes)
     _complete_groups(parts, events, trace)
     return RankRecord(

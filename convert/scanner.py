@@ -112,20 +112,20 @@ def scan(raw: bytes, everything: bool) -> Scanned | None:
             return None
         else:
             begins, ends = text[0, :texts].tolist(), text[1, :texts].tolist()
-            found = [_decoded(raw[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+            try:
+                found = [_decoded(raw[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+            except ValueError:
+                return None
             return Scanned({name: out[i, :count] for i, name in enumerate(COLUMNS)}, found)
 
 
 def _decoded(raw: bytes) -> str:
-    """Return the string whose JSON, without its quotes, is `raw`."""
+    """Return the string whose JSON, without its quotes, is `raw`; raises ValueError where that is none."""
     text = raw.decode("utf-8", "replace")
-    if "\\" not in text:
-        return text
-    try:
-        decoded = str(json.loads(f'"{text}"', strict=False))
-    except ValueError:  # an escape that JSON does not have
-        return text
-    return decoded.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    if "\\" in text:
+        # Half a surrogate pair is no text.
+        text = str(json.loads(f'"{text}"', strict=False)).encode("utf-8", "replace").decode()
+    return text
 
 
 def first_number(text: str) -> int | None:
@@ -338,10 +338,10 @@ def _grid(data: Any, i: int) -> Any:
 def _intern(data: Any, begin: int, end: int, slots: Any, text: Any, count: int) -> Any:
     """Return the number of a string among the distinct ones, and how many there now are."""
     hashed = np.uint64(14695981039346656037)  # FNV-1a
-    for j in range(begin, end):
-        hashed = (hashed ^ np.uint64(data[j])) * np.uint64(1099511628211)
-    key = np.int64(hashed & np.uint64(0x7FFFFFFFFFFFFFFF))
-    slot = key % len(slots)
+    for at in range(begin, end):
+        hashed = (hashed ^ np.uint64(data[at])) * np.uint64(1099511628211)
+    key: Any = np.int64(hashed & np.uint64(0x7FFFFFFFFFFFFFFF))
+    slot: Any = key % len(slots)
     while slots[slot] >= 0:
         known = slots[slot]
         if text[2, known] == key and text[1, known] - text[0, known] == end - begin:

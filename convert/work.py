@@ -25,7 +25,7 @@ class Work:
 
     Integers that the source did not give are -1. `launch` is the span of the call that launched the span, -1
     for host spans and where no call was found. `early` counts GPU spans that began before their call, which
-    get none.
+    get none. `syncs` are the events (rows of the events' SCHEMA) that say what a synchronising call waited for.
     """
 
     kind: Ints
@@ -42,6 +42,7 @@ class Work:
     grid_x: Ints
     launch: Ints
     early: int
+    syncs: pa.Table
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -68,26 +69,29 @@ def numbers(table: pa.Table, column: str) -> Ints:
 
 def build_work(events: Events) -> Work:
     """Order what was read of a file into spans and find their launches."""
-    table = events.table.filter(pc.not_equal(events.table["kind"], SYNC)).combine_chunks()
-    kind = numbers(table, "kind")
-    start = numbers(table, "start_ns") + events.base_ns
-    duration = numbers(table, "duration_ns")
-    lane, lane_names = _lanes(kind, numbers(table, "device"), numbers(table, "stream"), numbers(table, "tid"))
+    table = events.table
+    everything = numbers(table, "kind")
+    rows = np.flatnonzero(everything != SYNC)
+    kind = everything[rows]
+    start = numbers(table, "start_ns")[rows] + events.base_ns
+    duration = numbers(table, "duration_ns")[rows]
+    given = {n: numbers(table, n)[rows] for n in ("tid", "device", "stream")}
+    lane, lane_names = _lanes(kind, given["device"], given["stream"], given["tid"])
     # At one instant an annotation comes before what it holds, and an empty span before a longer one.
     order = np.lexsort((np.where(kind == ANNOTATION, -duration, duration), lane, start))
-    columns = {
-        n: numbers(table, n)[order] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
-    }
-    names = table["name"].combine_chunks().take(pa.array(order))
+    columns = {n: column[order] for n, column in given.items()}
+    rows = rows[order]
+    columns |= {n: numbers(table, n)[rows] for n in ("correlation", "function", "grid_x")}
     work = Work(
         kind=kind[order],
-        names=names,
+        names=table["name"].combine_chunks().take(pa.array(rows)),
         lane=lane[order],
         lane_names=lane_names,
         start_ns=start[order],
         end_ns=(start + duration)[order],
         launch=np.full(len(kind), -1),
         early=0,
+        syncs=table.filter(pc.equal(table["kind"], SYNC)),
         **columns,
     )
     work.launch, work.early = _launches(work)
@@ -98,13 +102,18 @@ def _lanes(kind: Ints, device: Ints, stream: Ints, tid: Ints) -> tuple[Ints, lis
     """Return each span's lane and the lanes' names, which name devices other than the main one."""
     gpu = kind <= COPY
     main = int(np.bincount(np.maximum(device[gpu], 0)).argmax()) if gpu.any() else 0
-    keys = np.stack([~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid)], axis=1).astype(np.int64)
-    unique, lane = np.unique(keys, axis=0, return_inverse=True)
+    number = np.where(gpu, stream, tid)
+    order = np.lexsort((number, np.where(gpu, device, -1), ~gpu))
+    keys = np.stack([~gpu, np.where(gpu, device, -1), number])[:, order].astype(np.int64)
+    first = np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])[: len(order)]
+    lane = np.empty(len(order), np.int64)
+    lane[order] = np.cumsum(first) - 1
+    unique = keys[:, first].T
     lanes = []
     for host, where, number in unique.tolist():
         prefix = "" if host or where == main else f"device {where} "
         lanes.append(f"{prefix}{'thread' if host else 'stream'} {number if number >= 0 else 'unknown'}")
-    return lane.reshape(-1).astype(np.int64), lanes
+    return lane, lanes
 
 
 def _launches(work: Work) -> tuple[Ints, int]:
