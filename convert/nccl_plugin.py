@@ -29,13 +29,14 @@ _HEADER = np.dtype(
     {
         "names": [
             *("magic", "format", "record_bytes", "capacity", "process", "rank", "world", "restart"),
-            *("interface", "mask", "communicators", "names_lost", "next", "names"),
+            *("interface", "mask", "communicators", "names_lost", "timer_khz", "next", "library", "names"),
         ],
         "formats": [
-            *("S8", "<u4", "<u4", "<u8", "<u4", "<i4", "<i4", "<i4", "<i4", "<i4", "<u4", "<u4", "<u8"),
+            *("S8", "<u4", "<u4", "<u8", "<u4", "<i4", "<i4", "<i4", "<i4", "<i4", "<u4", "<u4", "<u4"),
+            *("<u8", "S128"),
             ([("state", "<u4"), ("text", "S28")], 64),
         ],
-        "offsets": [0, 8, 12, 16, 24, 28, 32, 36, 40, 44, 48, 52, 128, 2048],
+        "offsets": [0, 8, 12, 16, 24, 28, 32, 36, 40, 44, 48, 52, 56, 128, 192, 2048],
         "itemsize": 4096,
     }
 )
@@ -112,6 +113,8 @@ class NcclDump:
     records: npt.NDArray[Any]
     lost: int
     names: tuple[str | None, ...]
+    library: str
+    timer_hz: int | None
     unix_offset_ns: int
     unix_spread_ns: int
     operations: pa.Table
@@ -132,7 +135,9 @@ def read_dump(path: str | Path) -> NcclDump:
     records, lost = _whole(content, int(header["capacity"]), int(header["next"]))
     offset, spread = _unix_offset(raw)
     names = (None, *(_text(n["text"]) if n["state"] == 2 else None for n in header["names"][1:]))
-    columns = _Columns(records, np.array(names, object), offset, int(header["process"]))
+    library = _text(header["library"])
+    timer_hz = _timer_hz(library, int(header["timer_khz"]))
+    columns = _Columns(records, np.array(names, object), offset, int(header["process"]), timer_hz)
     return NcclDump(
         path,
         int(header["process"]),
@@ -145,6 +150,8 @@ def read_dump(path: str | Path) -> NcclDump:
         records,
         lost,
         names,
+        library,
+        timer_hz,
         offset,
         spread,
         columns.operations(),
@@ -181,6 +188,16 @@ def _whole(content: bytes, capacity: int, following: int) -> tuple[npt.NDArray[A
     there = (slots["commit"] > 0) & (index < following) & (index % np.uint64(capacity) == at)
     found = slots[there]
     return found[np.argsort(found["commit"])], following - len(found)
+
+
+def _timer_hz(library: str, khz: int) -> int | None:
+    """Return the GPU timer's rate: NCCL reads %globaltimer, in ns; RCCL a counter whose rate the device gives.
+
+    RCCL's own plugin printed 24,384 for what the host saw take 238 us (ROCm/rocm-systems, pull request 4888).
+    """
+    if khz:
+        return khz * 1000
+    return None if "rccl" in Path(library).name else 10**9
 
 
 def _unix_offset(communicators: npt.NDArray[Any]) -> tuple[int, int]:
@@ -220,8 +237,15 @@ def _text(value: bytes) -> str:
 class _Columns:
     """The records as columns: starts, and what later records of an event add to them."""
 
-    def __init__(self, records: npt.NDArray[Any], names: npt.NDArray[Any], offset: int, process: int) -> None:
-        self.names, self.offset, self.process = names, offset, process
+    def __init__(
+        self,
+        records: npt.NDArray[Any],
+        names: npt.NDArray[Any],
+        offset: int,
+        process: int,
+        timer_hz: int | None,
+    ) -> None:
+        self.names, self.offset, self.process, self.timer_hz = names, offset, process, timer_hz
         self.starts = records[records["action"] == _START]
         stops = records[records["action"] == _STOP]
         self.stop_of = stops["event"], stops["time_ns"]
@@ -289,22 +313,30 @@ class _Columns:
         )
 
     def channels(self) -> pa.Table:
-        """Return the channels of operations' kernels: start and end by the GPU's timer (null before NCCL 2.27).
+        """Return the channels of operations' kernels: start and end by the GPU's timer, in ns of its own.
 
-        `seen_ns` is when the proxy thread noticed the start, not when it happened.
+        They are null before NCCL 2.27, and where the timer's rate is not known. `seen_ns` is when the proxy
+        thread noticed the start, not when it happened.
         """
         s = self._of(_KERNEL_CHANNEL)
         ends = self.changes[self.changes["state"] == _CHANNEL_STOP]
+        started, ended = self._gpu_ns(s["b"]), self._gpu_ns(ends["b"])
         return pa.table(
             {
                 "event": pa.array(s["event"], pa.int64()),
                 "operation": _masked(s["parent"], s["parent"] == 0, pa.int64()),
                 "channel": pa.array(s["channels"], pa.int32()),
-                "gpu_start_ns": _masked(s["b"], s["b"] == 0, pa.int64()),
-                "gpu_end_ns": self._looked_up(s["event"], ends["event"], ends["b"], 0),
+                "gpu_start_ns": _masked(started, started == 0, pa.int64()),
+                "gpu_end_ns": self._looked_up(s["event"], ends["event"][ended > 0], ended[ended > 0], 0),
                 "seen_ns": self._time(s["time_ns"]),
             }
         )
+
+    def _gpu_ns(self, ticks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the GPU timer's ticks as ns, 0 where its rate is not known."""
+        hz, second = np.uint64(self.timer_hz or 1), np.uint64(10**9 if self.timer_hz else 0)
+        ns: npt.NDArray[np.int64] = (ticks // hz * second + ticks % hz * second // hz).astype(np.int64)
+        return ns
 
     def _of(self, *types: int) -> npt.NDArray[Any]:
         of: npt.NDArray[Any] = self.starts[np.isin(self.starts["type"], types)]

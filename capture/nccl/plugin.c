@@ -9,6 +9,7 @@
  *   EIDOLA_NCCL_RECORDS  records kept, a power of two (default 262144: 16 MiB)
  *   EIDOLA_NCCL_EVENTS   mask of events; default: Coll, P2p, ProxyOp, ProxyStep, KernelCh, copy engines
  */
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include "descriptors.h"
@@ -19,11 +20,30 @@
 #define DEFAULT_EVENTS (BIT(Coll) | BIT(P2p) | BIT(ProxyOp) | BIT(ProxyStep) | BIT(KernelCh) | CE_EVENTS)
 #define TYPE_OF_EVENT 255 /* a STOP or CHANGE: the reader takes the type from the START */
 
+#define HIP_WALL_CLOCK_RATE 10017 /* hipDeviceAttributeWallClockRate, kHz (hip_runtime_api.h, ROCm 5.3 to 7.1) */
+
 static struct ring ring;
 static atomic_bool on;
 static pthread_once_t opened = PTHREAD_ONCE_INIT;
+static _Atomic(const void *) caller; /* an address inside the library that calls */
 
 static void off_in_child(void) { atomic_store(&on, false); }
+
+/* Note who calls, and the rate of its GPU timer: RCCL's counts ticks of s_memrealtime, NCCL's nanoseconds. HIP is
+ * asked as the caller itself would find it. */
+static void describe_caller(struct header *header) {
+    Dl_info info;
+    if (!dladdr(caller, &info) || !info.dli_fname) return;
+    strncpy(header->library, info.dli_fname, sizeof header->library - 1);
+    void *library = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    if (!library) return;
+    int device = 0, khz = 0;
+    int (*which)(int *) = (int (*)(int *))dlsym(library, "hipGetDevice");
+    int (*attribute)(int *, int, int) = (int (*)(int *, int, int))dlsym(library, "hipDeviceGetAttribute");
+    if (which && attribute && !which(&device) && !attribute(&khz, HIP_WALL_CLOCK_RATE, device) && khz > 0)
+        header->timer_khz = (uint32_t)khz;
+    dlclose(library);
+}
 
 static void open_ring(void) {
     const char *folder = getenv("EIDOLA_NCCL_FOLDER");
@@ -37,6 +57,7 @@ static void open_ring(void) {
                 strerror(error), (unsigned long long)capacity, folder);
         return;
     }
+    describe_caller(ring.header);
     pthread_atfork(NULL, NULL, off_in_child); /* a forked child shares the file and must not write */
     atomic_store(&on, true);
 }
@@ -55,8 +76,9 @@ static void name_communicator(struct communicator *communicator, const char *nam
 }
 
 /* Every version's init; -1 and 0 for what it does not say. Never fails: without a file no event is asked for. */
-static int open_communicator(int version, void **context, int *mask, uint64_t identity, const char *name, int nodes,
-                             int ranks, int rank) {
+static int open_communicator(int version, const void *from, void **context, int *mask, uint64_t identity,
+                             const char *name, int nodes, int ranks, int rank) {
+    caller = from;
     pthread_once(&opened, open_ring);
     *context = NULL;
     *mask = 0;
@@ -238,13 +260,14 @@ START_EVENT(6, PROXY_CASES NET_CASE TIMED_CHANNEL_CASE V4_OPERATION_CASES API_CA
 /* The loggers and states are ints and pointers to NCCL; its result 0 means success. */
 #define INIT_SHORT(version)                                                                         \
     static int init_v##version(void **context, int *mask) {                                         \
-        return open_communicator(version, context, mask, 0, NULL, -1, -1, -1);                      \
+        return open_communicator(version, __builtin_return_address(0), context, mask, 0, NULL, -1, -1, -1); \
     }
 #define INIT_LONG(version)                                                                          \
     static int init_v##version(void **context, uint64_t identity, int *mask, const char *name, int nodes, int ranks, \
                                int rank, void *log) {                                               \
         (void)log;                                                                                  \
-        return open_communicator(version, context, mask, identity, name, nodes, ranks, rank);       \
+        return open_communicator(version, __builtin_return_address(0), context, mask, identity, name, nodes, ranks, \
+                                 rank);                                                             \
     }
 INIT_SHORT(1)
 INIT_SHORT(2)
@@ -252,7 +275,7 @@ INIT_SHORT(3)
 static int init_v4(void **context, int *mask, const char *name, uint64_t identity, int nodes, int ranks, int rank,
                    void *log) {
     (void)log;
-    return open_communicator(4, context, mask, identity, name, nodes, ranks, rank);
+    return open_communicator(4, __builtin_return_address(0), context, mask, identity, name, nodes, ranks, rank);
 }
 INIT_LONG(5)
 INIT_LONG(6)

@@ -76,9 +76,12 @@ struct header {
     int32_t mask;                 /* events asked for */
     _Atomic uint32_t communicators;
     _Atomic uint32_t names_lost;
-    char pad[128 - 56];
+    uint32_t timer_khz;           /* rate of the GPU timer; 0: it counts nanoseconds (NVIDIA) */
+    char pad[128 - 60];
     _Atomic uint64_t next;        /* alone in its cache line: every record adds to it */
-    char pad2[2048 - 136];
+    char pad2[192 - 136];
+    char library[128];            /* path of the NCCL or RCCL that called, or of what contains it */
+    char pad3[2048 - 320];
     struct name names[NAMES];
 };
 _Static_assert(sizeof(struct header) == 4096, "the header is a page");

@@ -294,6 +294,13 @@ static void timed(int events) {
     fprintf(stderr, "%.0f ns a record\n", ns / (2.0 * events));
 }
 
+#ifdef HIP_KHZ /* play RCCL's part: a library that knows HIP */
+int hipGetDevice(int *device) { return *device = 5, 0; }
+int hipDeviceGetAttribute(int *value, int attribute, int device) {
+    return attribute == 10017 && device == 5 ? (*value = HIP_KHZ, 0) : 1;
+}
+#endif
+
 int main(int count, char **arguments) {
     if (count < 4 || COUNT(sizes) != 6) return 2;
     char symbol[32];

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def drive(driver, out, *arguments, plugin=None, records=1 << 10, **environment):
 def test_every_version_tells_operations_with_algorithm_protocol_channels_and_bytes(driver, tmp_path, version):
     (dump,), said = drive(driver, tmp_path, "story", version, RANK="3", WORLD_SIZE="16")
     assert (dump.rank, dump.world, dump.interface, dump.lost) == (3, 16, version, 0)
+    assert (Path(dump.library).name, dump.timer_hz) == ("driver", 10**9)
     assert dump.path.name.startswith("nccl.rank00003.")
     (communicator,) = dump.communicators
     assert (communicator.identity, communicator.name, communicator.rank) == (
@@ -105,6 +107,34 @@ def test_transfers_have_peer_and_bytes_and_channels_the_gpus_timer(driver, tmp_p
     assert [(c["operation"], c["channel"], c["gpu_start_ns"], c["gpu_end_ns"]) for c in channels] == [
         (first, i, *timers[i]) for i in range(2 if version >= 3 else 0)
     ]
+
+
+def as_rccl(compiler, folder, *flags):
+    """The driver as a library of RCCL's name, in a program of its own."""
+    library = compiled(compiler, folder, "-shared", "-fPIC", *flags).rename(folder / "librccl.so.1")
+    program = folder / "program"
+    code = (
+        f"import ctypes, sys; a = [x.encode() for x in sys.argv]; "
+        f"sys.exit(ctypes.CDLL({str(library)!r}).main(len(a), (ctypes.c_char_p * len(a))(*a)))"
+    )
+    program.write_text(f"#!{sys.executable}\n{code}\n")
+    program.chmod(0o755)
+    return program, library
+
+
+def test_rccls_timer_counts_ticks_of_a_rate_that_the_device_gives(c_compiler, tmp_path):
+    program, library = as_rccl(c_compiler[0], tmp_path, "-DHIP_KHZ=100000")
+    (dump,), _ = drive(program, tmp_path / "out", "story", 5)
+    assert (dump.library, dump.timer_hz) == (str(library), 100_000_000)
+    channels = dump.channels.to_pylist()
+    assert [(c["gpu_start_ns"], c["gpu_end_ns"]) for c in channels] == [(50_000, 90_000), (50_010, 90_010)]
+
+
+def test_rccl_without_a_rate_has_no_gpu_times(c_compiler, tmp_path):
+    program, _ = as_rccl(c_compiler[0], tmp_path)
+    (dump,), _ = drive(program, tmp_path / "out", "story", 5)
+    assert dump.timer_hz is None
+    assert dump.channels["gpu_start_ns"].null_count == dump.channels["gpu_end_ns"].null_count == 2
 
 
 def test_a_stop_after_finalize_and_from_another_thread_is_kept(driver, tmp_path):
