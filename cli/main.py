@@ -15,7 +15,7 @@ INTERRUPTED = "eidola: interrupted; nothing that looks complete was left behind"
 class Commands(TyperGroup):
     """The commands; Ctrl-C ends each with a line, which typer alone would leave out."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)

@@ -3,15 +3,19 @@
     name = "two boxes"
     gpus = 4                       # named "gpu 0" to "gpu 3"
     box_gpus = 2                   # consecutive GPUs that share a box; default 1
+    boxes = [8, 8, 4]              # instead: GPUs of each box, where these differ
+    gpu = "hopper"                 # generation, by which collective libraries choose; default unknown
     forwarding = ["gpu 1"]         # GPUs that pass on what is not for them; default none
 
-    [[switch]]
-    name = "leaf"
-    store_and_forward = true       # default false
+    [[switch]]                     # switches, NICs, hosts: all that is no GPU
+    name = "leaf"                  # "nic 0-3" makes four
+    store_and_forward = true       # data lands there before it goes on, as in a host's memory; default false
+    computes = true                # reduces and multicasts (NVLink SHARP, SHARP); default false
 
     [[link]]
-    from = ["gpu 0-1", "gpu 3"]    # one name, or a list; "gpu 0-1" is a range
+    from = ["gpu 0-1", "gpu 3"]    # one name, or a list; "gpu 0-1" and "nic 0-3" are ranges
     to = "leaf"                    # every `from` gets a link to every `to`
+    pairs = true                   # the first of `from` to the first of `to`, and so on; default false
     rate_gb_per_s = 50
     latency_ns = 500
     header_bytes = 32              # default 0; needs payload_bytes
@@ -35,21 +39,24 @@ import tomllib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..schemas import InputError, UsageError
-from .fabric import Fabric, FabricBuilder
+from .fabric import Fabric, FabricBuilder, Ints
 from .fabric_overrides import KEYS as OVERRIDE_KEYS
 from .fabric_overrides import override
 
 _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
-    "": {"name": (str,), "gpus": (int,), "box_gpus": (int,), "forwarding": (list,), "switch": (list,),
-         "link": (list,), "base": (str,), "settings": (dict,), "override": (list,)},
+    "": {"name": (str,), "gpus": (int,), "box_gpus": (int,), "boxes": (list,), "gpu": (str,), "forwarding": (list,),
+         "switch": (list,), "link": (list,), "base": (str,), "settings": (dict,), "override": (list,)},
     "override": OVERRIDE_KEYS,
-    "switch": {"name": (str,), "store_and_forward": (bool,)},
+    "switch": {"name": (str,), "store_and_forward": (bool,), "computes": (bool,)},
     "link": {"from": (str, list), "to": (str, list), "rate_gb_per_s": (int, float), "latency_ns": (int, float),
-             "header_bytes": (int,), "payload_bytes": (int,), "both": (bool,)},
+             "header_bytes": (int,), "payload_bytes": (int,), "both": (bool,), "pairs": (bool,)},
 }  # fmt: skip
 _NEEDED = {
     "": ("gpus", "link"),
@@ -57,6 +64,7 @@ _NEEDED = {
     "switch": ("name",),
     "link": ("from", "to", "rate_gb_per_s", "latency_ns"),
 }
+GENERATIONS = ("volta", "ampere", "hopper", "blackwell", "cdna2", "cdna3", "cdna4")
 _FEW = 4  # stretches of destinations that a node gets a rule each for
 
 
@@ -92,16 +100,22 @@ class _Reader:
         gpus, box = table["gpus"], table.get("box_gpus", 1)
         if gpus < 1 or box < 1:
             raise self.error("gpus", f"{gpus} GPUs, {box} a box; give at least 1 of each")
-        builder = FabricBuilder(table.get("name", self.path.stem), gpus, box)
+        generation = table.get("gpu", "")
+        if generation and generation not in GENERATIONS:
+            raise self.error("gpu", f"{generation!r} is no generation; choose {', '.join(GENERATIONS)}")
+        builder = FabricBuilder(table.get("name", self.path.stem), gpus, box, generation)
         nodes = {f"gpu {i}": i for i in range(gpus)}
         for index, switch in enumerate(table.get("switch", [])):
             where = f"switch {index + 1}"
             self.check("switch", switch, where)
-            if switch["name"] in nodes:
-                raise self.error(f"{where}, name", f"{switch['name']!r} is there already; rename one of them")
-            nodes[switch["name"]] = builder.node(
-                switch["name"], store_and_forward=switch.get("store_and_forward", False)
-            )
+            for name in _names(switch["name"]):
+                if name in nodes:
+                    raise self.error(f"{where}, name", f"{name!r} is there already; rename one of them")
+                nodes[name] = builder.node(
+                    name,
+                    store_and_forward=switch.get("store_and_forward", False),
+                    computes=switch.get("computes", False),
+                )
         links = [
             link for index, row in enumerate(table["link"]) for link in self.links(builder, nodes, index, row)
         ]
@@ -109,14 +123,29 @@ class _Reader:
         for node in forwarding:
             builder.land(node)
         self.route(builder, links, {*forwarding, *range(gpus, len(nodes))}, list(nodes))
-        return builder.build()
+        return replace(builder.build(), box=self.boxes(table))
+
+    def boxes(self, table: Mapping[str, Any]) -> Ints:
+        """Return (gpus,) the box of each GPU."""
+        gpus, sizes = table["gpus"], table.get("boxes")
+        if sizes is None:
+            return np.arange(gpus, dtype=np.int32) // table.get("box_gpus", 1)
+        if (
+            "box_gpus" in table
+            or any(type(size) is not int or size < 1 for size in sizes)
+            or sum(sizes) != gpus
+        ):
+            raise self.error(
+                "boxes", f"give the GPUs of each box, {gpus} in all, and no box_gpus beside them"
+            )
+        return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
     def preset(self, table: Mapping[str, Any], gpus: int | None) -> Fabric:
         """Return the preset that `base` names."""
         from .presets.catalogue import preset
 
         self.check("", table, "top level", needed=("base",))
-        if extra := sorted(set(table) & {"box_gpus", "forwarding", "switch", "link"}):
+        if extra := sorted(set(table) & {"box_gpus", "boxes", "gpu", "forwarding", "switch", "link"}):
             raise self.error(
                 extra[0], "is not for a preset; take out it or `base`, or change links by [[override]]"
             )
@@ -148,9 +177,8 @@ class _Reader:
                 raise self.error(where, f"key {key!r} is missing; add it")
 
     def find(self, nodes: Mapping[str, int], text: Any, where: str) -> list[int]:
-        """Return the nodes that a name, or a range of GPUs, means."""
-        span = re.fullmatch(r"gpu (\d+)-(\d+)", text) if isinstance(text, str) else None
-        names = [f"gpu {i}" for i in range(int(span[1]), int(span[2]) + 1)] if span else [text]
+        """Return the nodes that a name, or a range of numbered ones, means."""
+        names = [text] if text in nodes or not isinstance(text, str) else _names(text)
         for name in names:
             if name not in nodes:
                 raise self.error(where, f"no GPU or switch {name!r}; add a [[switch]], or raise gpus")
@@ -172,13 +200,15 @@ class _Reader:
         for key in ("from", "to"):
             names = row[key] if isinstance(row[key], list) else [row[key]]
             ends.append([n for text in names for n in self.find(nodes, text, f"{where}, {key}")])
+        pairs = row.get("pairs", False)
+        if pairs and len(ends[0]) != len(ends[1]):
+            raise self.error(f"{where}, pairs", f"{len(ends[0])} ends do not pair with {len(ends[1])}")
         made = []
-        for a in ends[0]:
-            for b in ends[1]:
-                if a == b:
-                    raise self.error(where, f"links {list(nodes)[a]!r} to itself; take it out")
-                for pair in ((a, b), (b, a)) if row.get("both", True) else ((a, b),):
-                    made.append((*pair, builder.link(*pair, rate, latency, header, payload)))
+        for a, b in zip(*ends, strict=True) if pairs else product(*ends):
+            if a == b:
+                raise self.error(where, f"links {list(nodes)[a]!r} to itself; take it out")
+            for pair in ((a, b), (b, a)) if row.get("both", True) else ((a, b),):
+                made.append((*pair, builder.link(*pair, rate, latency, header, payload)))
         return made
 
     def route(
@@ -202,6 +232,12 @@ class _Reader:
                 onward[node].append(choices)
         for node, choices_of in enumerate(onward):
             _add_rules(builder, node, choices_of)
+
+
+def _names(text: str) -> list[str]:
+    """Return what a name means: itself, or with a range at its end ("nic 0-3") a name each."""
+    span = re.fullmatch(r"(.+ )(\d+)-(\d+)", text)
+    return [f"{span[1]}{i}" for i in range(int(span[2]), int(span[3]) + 1)] if span else [text]
 
 
 def _towards(goal: int, into: list[list[tuple[int, int]]], passing: set[int]) -> list[tuple[int, ...]]:

@@ -1,9 +1,16 @@
 """Fabrics from TOML: routes are shortest, rules are few, and mistakes are named with file, key and remedy."""
 
+from pathlib import Path
+
 import pytest
 
+from eidola.replay import Builder, run
+from eidola.replay.collectives import Operation, expand, tuning
 from eidola.replay.presets import check_routes, load
+from eidola.replay.program import write
 from eidola.schemas import InputError
+
+from .programs import alone
 
 STAR = """
 gpus = 8
@@ -149,3 +156,45 @@ def test_mistakes_are_named(tmp_path, text, said):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"absent.toml: No such file"):
         load(tmp_path / "absent.toml")
+
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs/examples/two_generations.toml"
+
+
+def arrival_ps(fabric, source, destination, size):
+    """When a message posted at time 0 lands whole, moved as one segment."""
+    program = alone(fabric.gpus, (source, [write(destination, size)]))
+    return int(run(program, fabric, segment_bytes=0).final.rows.messages["arrival_ps"][0])
+
+
+def test_the_example_has_hosts_nics_and_links_that_differ():
+    """A message takes the latencies of its way, and its serialisation on the slowest link, headers included."""
+    fabric = load(EXAMPLE)
+    assert fabric.box.tolist() == [0] * 8 + [1] * 4
+    assert check_routes(fabric).lengths == {2: 8 * 7 + 4 * 3, 5: 2 * 32}
+    size = 4096 * 1000
+    nvlink, pcie4 = size + 27 * 32_000, size + 24 * 32_000
+    net = size + 82 * 1000
+    assert arrival_ps(fabric, 0, 7, size) == 2 * 150_000 + -(-nvlink * 1000 // 450)
+    assert arrival_ps(fabric, 8, 11, size) == 2 * 250_000 + -(-pcie4 * 10**6 // 31_508)
+    assert arrival_ps(fabric, 0, 2, size) < arrival_ps(fabric, 8, 11, size)
+    across = 500_000 + 2 * 250_000 + 2 * 250_000
+    assert arrival_ps(fabric, 0, 8, size) == across + -(-net * 1000 // 25)
+
+
+def test_a_switch_that_computes_and_the_generation_make_nvls_possible(tmp_path):
+    """Eight Hoppers on a switch that computes, for which NCCL's choice for a large all-reduce is NVLS."""
+    text = STAR.replace("box_gpus = 4", 'box_gpus = 8\ngpu = "hopper"')
+    plain = made(tmp_path, text)
+    fabric = made(tmp_path, text.replace('"middle"\n[[', '"middle"\ncomputes = true\n[['))
+    operation = Operation("all_reduce", 1 << 30, element_bytes=2)
+    chosen = [tuning(f, operation, list(range(8))).algorithm for f in (plain, fabric)]
+    assert chosen == ["ring", "nvls"]
+    assert fabric.endpoints == 9
+    builder = Builder(8)
+    how = tuning(fabric, operation, list(range(8)))
+    for gpu, calls in enumerate(expand(builder, fabric, range(8), operation, how).calls):
+        agent = builder.agent(gpu, "stream")
+        for call in calls:
+            builder.call(agent, **call)
+    assert not run(builder.build(), fabric, segment_bytes=0, record="none").blocked()
