@@ -16,7 +16,7 @@ from eidola.replay.builder import Builder
 from eidola.replay.presets import preset
 from eidola.replay.program import Program, wait, write
 from eidola.replay.run import run
-from eidola.schemas import ResultsWriter, results_hash
+from eidola.schemas import ResultsWriter
 
 MIB = 1 << 20
 
@@ -52,10 +52,9 @@ def main(kind: str, gpus: int, engine: str, rows: str) -> None:
     begin = time.perf_counter()
     outcome = run(program, fabric, engine=engine, segment_bytes=0, record=record)
     if rows == "written":
-        with tempfile.TemporaryDirectory() as folder:
-            tables = outcome.tables()
-            with ResultsWriter(Path(folder) / "run") as writer:
-                results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
+        with tempfile.TemporaryDirectory() as folder, ResultsWriter(Path(folder) / "run") as writer:
+            outcome.write(writer)
+            writer.results_hash()
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

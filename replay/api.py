@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..schemas import InputError, Results, ResultsWriter, Trace, results_hash
+from ..schemas import InputError, Results, ResultsWriter, Trace
+from ..schemas.hashing import HASH_VERSION
 from .changes import load_changes
 from .edits import NONE, Edits, read_edits
 from .fabric import Fabric
@@ -134,6 +135,11 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
             raise InputError(f"{file}, an input of {old.path} ({name}), is gone; replay it anew")
         if (digest_folder(file) if file.is_dir() else _digest(file)) != given["sha256"]:
             raise InputError(f"{file} has changed since {old.path} was made; replay it anew")
+    if (version := old.manifest.get("results_hash_version", 1)) != HASH_VERSION:
+        raise InputError(
+            f"{old.path}: its results hash is of definition {version}, this eidola's of {HASH_VERSION}; "
+            "replay it anew"
+        )
     asked = read_edits(arguments.edits) if arguments.edits else NONE
     writer = ResultsWriter(_temporary())
     new = _replay(trace, arguments, asked, writer, arguments.fabric, None, progress or _silent)
@@ -194,8 +200,8 @@ def _replay(
     )
     progress("writing", messages, messages)
     with writer:
-        tables = outcome.tables()
-        digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
+        outcome.write(writer)
+        digest = writer.results_hash()
         writer.summary = summarise(trace, lowered, outcome, arguments) | {"results_hash": digest}
         writer.manifest = {
             "inputs": _inputs(trace, fabric, edits, arguments.events),
@@ -203,6 +209,7 @@ def _replay(
             "versions": _versions(),
             "seed": arguments.seed,
             "results_hash": digest,
+            "results_hash_version": HASH_VERSION,
             "command": command,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "elapsed_s": round(time.monotonic() - started, 3),

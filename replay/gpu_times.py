@@ -11,7 +11,7 @@ from .program import ACTIVITY_KINDS, Ints, Mode
 if TYPE_CHECKING:
     from .outcome import Outcome
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # rows of intermediate columns that stay in a core's cache
 _COMPUTING = tuple(ACTIVITY_KINDS.index(kind) for kind in ("kernel", "copy", "phase"))
 _COLLECTIVE = ACTIVITY_KINDS.index("collective")
 Intervals = tuple[Ints, Ints, Ints]  # (rank, start, end), each (n,)
@@ -34,7 +34,7 @@ def gpus(outcome: "Outcome") -> dict[str, Any]:
     busy = union_length(*computing, size)
     last = np.zeros(size, np.int64)
     np.maximum.at(last, program.agent_endpoint, outcome.final.agents["end_ps"])
-    sent, received, writes = _traffic(outcome)
+    sent, received, writes = outcome.columns.traffic()
     columns = {
         "rank": np.arange(size),
         "end_ps": last,
@@ -93,18 +93,3 @@ def _computing(outcome: "Outcome", inside: Intervals) -> Intervals:
     last = np.lexsort((ends, np.concatenate((inside[0], chosen))))
     rank = outcome.program.agent_endpoint[activities["agent"][owner[first]]]
     return rank, begins[first], ends[last]
-
-
-def _traffic(outcome: "Outcome") -> Intervals:
-    """Return (E,) payload sent, payload received and writes, to and from other endpoints."""
-    size = outcome.program.endpoints
-    sent, received, writes = np.zeros((3, size), np.int64)
-    for low, high in chunks(outcome.program.messages):
-        known = outcome.columns.messages(low, high)
-        source, destination, weight = known["source"], known["destination"], known["size_bytes"]
-        away = source != destination
-        source, destination, weight = source[away], destination[away], weight[away]
-        sent += np.bincount(source, weight, size).astype(np.int64)
-        received += np.bincount(destination, weight, size).astype(np.int64)
-        writes += np.bincount(source, minlength=size)
-    return sent, received, writes

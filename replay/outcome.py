@@ -13,6 +13,7 @@ from .program import Ints, Mode, Program
 from .waiting import WaitPolicy
 
 if TYPE_CHECKING:
+    from ..schemas import ResultsWriter
     from .engine.columns import Columns
 
 
@@ -99,6 +100,12 @@ class Outcome:
         observed = waits["mode"] == Mode.OBSERVE
         arrival, deadline = self.observed_ps[observed], waits["deadline_ps"][observed]
         return int(((arrival < 0) | (arrival > deadline)).sum())
+
+    def write(self, writer: "ResultsWriter") -> None:
+        """Write all result tables, the large ones a chunk of rows at a time."""
+        from .result_tables import write
+
+        write(self, writer)
 
     def tables(self) -> Mapping[str, Any]:
         """Return the result tables by name, each a mapping of columns or an Arrow table.

@@ -242,14 +242,14 @@ class Program:
     @cached_property
     def flag_labels(self) -> tuple[list[str], Ints]:
         """Names of flags, and (flags,) the index of each flag's name among them; -1 where it has none."""
-        names: list[str] = []
+        names: dict[str, int] = {}
         labels = np.full(self.flag_first[-1], -1, np.int32)
         for entry in self.flag_names:
             first = self.flag_first[:-1] if entry.endpoint < 0 else self.flag_first[[entry.endpoint]]
             for slot in range(entry.count):
-                labels[first + entry.first + slot] = len(names)
-                names.append(entry.name if entry.count == 1 else f"{entry.name}[{slot}]")
-        return names, labels
+                name = entry.name if entry.count == 1 else f"{entry.name}[{slot}]"
+                labels[first + entry.first + slot] = names.setdefault(name, len(names))
+        return list(names), labels
 
     def flag_name(self, endpoint: int, slot: int) -> str:
         """Return the name of a flag, or `flag N` where it has none."""

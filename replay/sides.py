@@ -9,7 +9,18 @@ import pyarrow.compute as pc
 from ..schemas import Results, Trace, UsageError
 
 _PER_RUN = frozenset(
-    {"kind", "version", "generator", "hash", "results_hash", "tables", "command", "created", "elapsed_s"}
+    {
+        "kind",
+        "version",
+        "generator",
+        "hash",
+        "results_hash",
+        "results_hash_version",
+        "tables",
+        "command",
+        "created",
+        "elapsed_s",
+    }
 )
 _TRACED = ("kernel", "phase", "copy", "host_call")
 

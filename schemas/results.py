@@ -1,20 +1,22 @@
 """The results of a run on disk: a folder with a Parquet file a table, a summary and a manifest."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import InputError, UsageError
 from .folder import FolderWriter, read_manifest, write_json
-from .store import conform, read_file, select, write_file
+from .hashing import TableHash, combined, in_order
+from .store import TableFile, conform, read_file, select
 from .tables import RESULT_TABLES, RESULT_VERSION, Table
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
+Columns: TypeAlias = Mapping[str, Any] | pa.Table
 
 
 class ResultsWriter(FolderWriter):
@@ -22,7 +24,7 @@ class ResultsWriter(FolderWriter):
 
     `with ResultsWriter("run/") as w: w.write("messages", {...}); w.summary = {...}; w.manifest = {...}`. On a
     clean exit the folder appears under its name; on an exception nothing does. An existing run is replaced
-    only with `overwrite`.
+    only with `overwrite`. `w.results_hash()` is the hash of what has been written.
     """
 
     kind = "run"
@@ -33,16 +35,27 @@ class ResultsWriter(FolderWriter):
         super().__init__(path, overwrite=overwrite)
         self.summary: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {}
+        self._digests: dict[str, str] = {}
 
-    def write(self, name: str, columns: Mapping[str, Any] | pa.Table) -> pa.Table:
-        """Write table `name`, and return it as Arrow, typed as the schema says.
+    def write(self, name: str, columns: Columns | Iterable[Columns]) -> None:
+        """Write table `name` and hash it: whole, or a chunk of rows at a time, which are let go one after another.
 
-        Raises UsageError for an unknown table, SchemaError for columns that do not fit it.
+        Raises UsageError for an unknown table; SchemaError for columns that do not fit it, for two rows with one
+        key, and for chunks that are not in order of the key.
         """
         table = _table(name)
-        data = conform(table, columns)
-        write_file(table, self.partial / f"{name}.parquet", data)
-        return data
+        whole = isinstance(columns, Mapping | pa.Table)
+        digest = TableHash(table)
+        with TableFile(table, self.partial / f"{name}.parquet") as file:
+            for chunk in (columns,) if whole else columns:
+                data = conform(table, chunk, encoded=True)
+                file.write(data)
+                digest.update(in_order(table, data) if whole else data)
+        self._digests[name] = digest.hexdigest()
+
+    def results_hash(self) -> str:
+        """Return the hash of the tables written, as `results_hash` gives it."""
+        return combined(self._digests.items())
 
     def describe(self) -> dict[str, Any]:
         """Return what the caller put into the manifest."""

@@ -16,6 +16,8 @@ from .agents import target
 from .jit import jit
 from .layout import Ints
 
+_WRITE = int(Op.WRITE)
+
 
 @jit
 def _places(code, first, kind, at, low, high, calls, ops, turns):
@@ -62,6 +64,21 @@ def _waits(code, calls, ops, turns, agent, activity, endpoint, flag, mode, expec
         expected[row] = op.expected + turn * op.expected_step
 
 
+@jit
+def _traffic(code, sent, received, writes):
+    for call in code.calls:
+        source = code.agent_endpoint[call.agent]
+        for turn in range(call.repeat):
+            for index in range(code.block_first[call.block], code.block_first[call.block + 1]):
+                op = code.ops[index]
+                if op.kind == _WRITE:
+                    destination = target(code, call, op, turn)
+                    if destination != source:
+                        sent[source] += op.size_bytes
+                        received[destination] += op.size_bytes
+                        writes[source] += 1
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a program's messages and waits, any rows of them."""
@@ -92,6 +109,12 @@ class Columns:
         _waits(self._code, *place, out["agent"], out["activity"], out["endpoint"], out["flag"], out["mode"],
                out["expected"])  # fmt: skip
         return out
+
+    def traffic(self) -> tuple[Ints, Ints, Ints]:
+        """Return (E,) bytes sent, bytes received and writes of each endpoint, to and from others."""
+        sent, received, writes = np.zeros((3, self.program.endpoints), np.int64)
+        _traffic(self._code, sent, received, writes)
+        return sent, received, writes
 
     def _rows(self, kind: Op, low: int, high: int) -> tuple[Ints, Ints, Ints]:
         """Return call, operation and iteration of rows `low` to `high`."""

@@ -152,6 +152,8 @@ def test_verify_makes_the_run_again_and_refuses_another_result(folder):
     manifest = json.loads(file.read_text())
     file.write_text(json.dumps(manifest | {"results_hash": "0" * 64}))
     assert "gives results hash" in eidola("replay", "verify", "forged", cwd=folder, code=3).stderr
+    file.write_text(json.dumps(manifest | {"results_hash_version": 1}))
+    assert "hash is of definition 1" in eidola("replay", "verify", "forged", cwd=folder, code=3).stderr
 
 
 def test_fabric_lists_links_and_checks_routes(folder):

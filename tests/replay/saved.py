@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from eidola.replay import Fabric, Outcome, Program, run
-from eidola.schemas import Results, ResultsWriter, results_hash
+from eidola.schemas import Results, ResultsWriter
 
 
 def save(outcome: Outcome, path: Path, **inputs: object) -> Results:
     with ResultsWriter(path) as writer:
-        tables = outcome.tables()
-        digest = results_hash((name, writer.write(name, tables[name])) for name in sorted(tables))
+        outcome.write(writer)
+        digest = writer.results_hash()
         writer.summary = {"makespan_ps": outcome.makespan_ps, "results_hash": digest}
         writer.manifest = {"results_hash": digest, **inputs}
     return Results(path)

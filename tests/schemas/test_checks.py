@@ -8,7 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eidola.schemas import TRACE_TABLES, Results, ResultsWriter, Trace, TraceWriter, check
+from eidola.schemas import (
+    RESULT_TABLES,
+    TRACE_TABLES,
+    Results,
+    ResultsWriter,
+    Trace,
+    TraceWriter,
+    check,
+    conform,
+)
 from eidola.schemas.store import write_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "golden_v1.eidola"
@@ -228,8 +237,11 @@ def test_no_damage_makes_it_raise(path, seed):
 
 
 def test_a_run_is_checked_too(tmp_path):
+    rows = {"link": [0, 0], "start_ps": [1, 2], "width_ps": [1, 1], "busy_ps": [1, 1]}
     with ResultsWriter(tmp_path / "run") as writer:
-        writer.write("link_use", {"link": [0, 0], "start_ps": [1, 1], "width_ps": [1, 1], "busy_ps": [1, 1]})
+        writer.write("link_use", rows)
+    table = RESULT_TABLES["link_use"]
+    write_file(table, tmp_path / "run" / "link_use.parquet", conform(table, {**rows, "start_ps": [1, 1]}))
     assert Results(tmp_path / "run").tables() == ["link_use"]
     (found,) = check(tmp_path / "run")
     assert (found.table, found.column, found.row) == ("link_use", "link, start_ps", 1)

@@ -35,7 +35,7 @@ GPUS = {
 
 def test_a_run_reads_as_it_was_written(tmp_path):
     with ResultsWriter(tmp_path / "run") as writer:
-        assert writer.write("gpus", GPUS).num_rows == 3
+        writer.write("gpus", GPUS)
         writer.write("waits", {})
         writer.summary = {"end_ps": 2**62}
         writer.manifest = {"seed": 7, "kind": "something else"}
@@ -79,16 +79,117 @@ def test_a_number_that_json_does_not_have_is_refused_and_nothing_is_left(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_hash_is_of_the_bytes_that_its_definition_names():
-    table = RESULT_TABLES["link_use"]
-    data = {"link": [1, 0], "start_ps": [10, 20], "width_ps": [5, 5], "busy_ps": [1, 2]}
-    digest = hashlib.sha256(b"link_use 1 2\n")
-    in_order = {"link": [0, 1], "start_ps": [20, 10], "width_ps": [5, 5], "busy_ps": [2, 1]}
+def integers(values, mark=0):
+    """What the definition says of integers: width, smallest, differences from it."""
+    low, span = min(values), max(values) - min(values)
+    width = 0 if span == 0 else next(w for w in (1, 2, 4, 8) if span < 256**w)
+    return width, (
+        bytes([width + mark])
+        + low.to_bytes(8, "little", signed=True)
+        + b"".join((value - low).to_bytes(width, "little") for value in values if width)
+    )
+
+
+def times(values, before):
+    """What it says of picoseconds: differences from the column of them before, where those are narrower."""
+    if before is None or integers(values)[0] < 8:
+        return integers(values)[1]
+    apart = [(a - b + 2**63) % 2**64 - 2**63 for a, b in zip(values, before, strict=True)]
+    width, data = integers(apart, mark=128)
+    return data if width < 8 else integers(values)[1]
+
+
+def text(values):
+    distinct = sorted({(value or "").encode() for value in values})
+    return (
+        integers([value is not None for value in values])[1]
+        + len(distinct).to_bytes(8, "little")
+        + integers([len(value) for value in distinct])[1]
+        + b"".join(distinct)
+        + integers([distinct.index((value or "").encode()) for value in values])[1]
+    )
+
+
+def digest_of(table, columns):
+    """The hash of one table with few rows, in order of its key, by its definition."""
+    digest = hashlib.sha256(f"{table.name} {table.version}\n".encode())
+    digest.update("".join(f"{column.name} {column.type}\n" for column in table.columns).encode())
+    digest.update(len(columns[table.key[0]]).to_bytes(8, "little"))
+    before = None
     for column in table.columns:
-        width = 4 if column.type == pa.int32() else 8
-        values = b"".join(value.to_bytes(width, "little", signed=True) for value in in_order[column.name])
-        digest.update(f"{column.name} {column.type}\n".encode() + b"\1\1" + values)
-    assert results_hash({"link_use": conform(table, data)}) == digest.hexdigest()
+        values = columns[column.name]
+        if column.type == pa.string():
+            data = text(values)
+            digest.update(data[9 + len(values) * data[0] :] if column.required else data)
+        elif column.unit == "ps":
+            digest.update(times(values, before))
+            before = values
+        else:
+            digest.update(integers(values)[1])
+    return hashlib.sha256(f"{table.name} {digest.hexdigest()}\n".encode()).hexdigest()
+
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+ROWS = st.lists(st.tuples(INT64, INT64 | st.integers(0, 300), st.integers(0, 2**40)), min_size=1, max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS)
+def test_the_hash_is_of_the_bytes_that_its_definition_names(rows):
+    table = RESULT_TABLES["link_use"]
+    start, width, busy = zip(*rows, strict=True)
+    data = {"link": range(len(rows)), "start_ps": start, "width_ps": width, "busy_ps": busy}
+    data = {name: list(values) for name, values in data.items()}
+    last_first = {name: values[::-1] for name, values in data.items()}
+    assert results_hash({"link_use": conform(table, last_first)}) == digest_of(table, data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.none() | st.text(max_size=4), min_size=1, max_size=8), st.data())
+def test_so_is_that_of_text(names, data):
+    table = RESULT_TABLES["waits"]
+    policies = st.lists(st.sampled_from(["spin", "event"]), min_size=len(names), max_size=len(names))
+    columns = {c.name: [0] * len(names) for c in table.columns}
+    columns |= {"wait": list(range(len(names))), "flag_name": names, "policy": data.draw(policies)}
+    assert results_hash({"waits": conform(table, columns)}) == digest_of(table, columns)
+
+
+def test_chunks_are_written_and_hashed_as_the_whole_is(tmp_path):
+    rows = 150_000
+    table = RESULT_TABLES["waits"]
+    columns = {c.name: np.arange(rows) % 7 for c in table.columns if c.type in (pa.int32(), pa.int64())}
+    columns |= {
+        "wait": np.arange(rows),
+        "start_ps": np.arange(rows) * 10**6,
+        "policy": ["spin", "event"] * (rows // 2),
+    }
+    columns["end_ps"] = columns["start_ps"] + 5
+    columns |= {"flag_name": [None if i % 3 else f"flag {i % 1000}" for i in range(rows)]}
+    whole = conform(table, columns)
+    ends = [(0, 50_000), (50_000, 50_000), (50_000, 120_000), (120_000, rows)]
+    with ResultsWriter(tmp_path / "run") as writer:
+        writer.write("waits", (whole.slice(start, end - start) for start, end in ends))
+    assert writer.results_hash() == results_hash({"waits": whole})
+    assert Results(tmp_path / "run").read("waits").equals(whole)
+    assert check(tmp_path / "run") == []
+
+
+def test_chunks_out_of_order_are_refused(tmp_path):
+    chunks = [{**GPUS, "rank": [4, 5, 6]}, {**GPUS, "rank": [6, 7, 8]}]
+    with (
+        pytest.raises(SchemaError, match=r"table gpus: rows are not in order of their key \(rank\)"),
+        ResultsWriter(tmp_path / "run") as writer,
+    ):
+        writer.write("gpus", chunks)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_is_out_of_order_is_hashed_in_order_and_written_as_it_is(tmp_path):
+    with ResultsWriter(tmp_path / "run") as writer:
+        writer.write("gpus", {**GPUS, "rank": [2, 1, 0]})
+    ranks = {**{name: list(values)[::-1] for name, values in GPUS.items()}, "rank": [0, 1, 2]}
+    assert writer.results_hash() == results_hash({"gpus": conform(RESULT_TABLES["gpus"], ranks)})
+    assert Results(tmp_path / "run").read("gpus", ["rank"])["rank"].to_pylist() == [2, 1, 0]
 
 
 def links(names):
