@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..gpus import Backend, Gpu, Link
+from . import gpu_clock
 from .examination import Finding
 
 _NO_GPU = "a GPU and its driver; without one `capture kernel --backend host` captures order, sizes and counts"
@@ -25,6 +26,7 @@ def findings(backend: Backend) -> Iterator[Finding]:
     yield Finding("GPU driver", "ok", _listed([gpu.driver for gpu in gpus], count=False))
     yield _access(gpus, links)
     yield _links(gpus, links)
+    yield gpu_clock.finding()
 
 
 def _access(gpus: Sequence[Gpu], links: Sequence[Link]) -> Finding:

@@ -82,7 +82,7 @@ def _cupy() -> Any:
 
 def _run(cupy: Any, spec: FusedKernel, devices: list[int]) -> Run:
     _connect(cupy, sorted(set(devices)))
-    hz = [_clock_hz(cupy, device) for device in devices]
+    hz = [clock_hz(cupy, device) for device in devices]
     inputs = spec.inputs()
     ranks = [_allocate(cupy, spec, given, device) for given, device in zip(inputs, devices, strict=True)]
     jobs = _jobs(cupy, spec, list(inputs[0]), ranks, devices, hz)
@@ -136,7 +136,7 @@ def _connect(cupy: Any, devices: list[int]) -> None:
                         raise
 
 
-def _clock_hz(cupy: Any, device: int) -> int:
+def clock_hz(cupy: Any, device: int) -> int:
     """Return the rate of what eidola_real_time reads: %globaltimer counts ns; AMD's device says its own."""
     runtime = cupy.cuda.runtime
     return int(runtime.deviceGetAttribute(_WALL_CLOCK_RATE, device)) * 1000 if runtime.is_hip else 10**9

@@ -1,7 +1,7 @@
 """The profiler plugin for NCCL and RCCL: built at first use, loaded by them, never by this process.
 
 `plugin.c` writes what NCCL tells it to one ring file a process (`ring.h` has the layout);
-`eidola.convert.read_dump` reads it. Versions 1 to 6 of the interface, that is NCCL 2.23 to 2.30; newer releases
+`eidola.convert.nccl_plugin` reads it. Versions 1 to 6 of the interface, that is NCCL 2.23 to 2.30; newer releases
 still take version 6.
 """
 

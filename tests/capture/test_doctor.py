@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from eidola.capture.doctor import Machine, devices, examine, host, libraries
+from eidola.capture.doctor import Machine, devices, examine, gpu_clock, host, libraries
 from eidola.capture.gpus import Gpu, Link, NullBackend
 
 STATUSES = {"ok", "gap", "absent"}
@@ -59,7 +61,7 @@ def test_rccl_and_a_library_in_a_package_are_found_once(c_compiler, tmp_path):
     (folder / "librccl.so.1").symlink_to(package / "librccl.so")
     (finding,) = libraries.findings((tmp_path / "site",), (folder,))
     assert finding.topic == "RCCL"
-    assert "plugin written" in finding.seen  # AMD's label, not NVIDIA's
+    assert "as RCCL has them" in finding.seen  # AMD's label, not NVIDIA's
 
 
 def test_a_library_that_cannot_be_loaded_is_a_gap(tmp_path):
@@ -169,6 +171,23 @@ def test_one_gpu_has_no_peers():
     assert "--backend virtual" in rows["Peer access"].remedy
 
 
+def test_the_smallest_step_of_a_gpus_clock():
+    readings = np.array([5, 5, 37, 69, 133, 133], np.uint64)
+    assert gpu_clock.step_ns(readings, 10**9) == 32
+    assert gpu_clock.step_ns(readings, 10**8) == 320
+    assert gpu_clock.step_ns(readings[:2], 10**9) == 0
+
+
+def test_the_kernel_that_reads_the_gpus_clock_compiles(tmp_path):
+    if not (nvcc := shutil.which("nvcc")):
+        pytest.skip("no nvcc here")
+    (tmp_path / "clock.cu").write_text(gpu_clock.source())
+    command = [nvcc, "-std=c++17", "-arch=sm_90", "-ptx", tmp_path / "clock.cu", "-o", tmp_path / "clock.ptx"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "globaltimer" in (tmp_path / "clock.ptx").read_text().split(".entry eidola_readings")[1]
+
+
 def test_this_machine_is_examined_and_every_gap_has_a_remedy(tmp_path):
     findings = examine(Machine(out=tmp_path))
     assert {f.status for f in findings} <= STATUSES
@@ -179,7 +198,7 @@ def test_this_machine_is_examined_and_every_gap_has_a_remedy(tmp_path):
 
 def test_the_command_prints_the_same_as_json_and_as_a_table(c_compiler, tmp_path):
     nccl(c_compiler, tmp_path, 24000, 9)
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "COLUMNS": "200"}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "COLUMNS": "300"}
     command = [sys.executable, "-c", "from eidola.cli.main import main; main()", "capture", "doctor"]
 
     def said(*options):
