@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,16 @@ def source_text(kernel: Path) -> str:
     return _INCLUDE_LINE.sub(included, kernel.read_text())
 
 
-def run(spec: FusedKernel, *, virtual: bool) -> Run:
+def run(spec: FusedKernel, *options: str, virtual: bool) -> Run:
     """Run `spec` on GPUs and check every iteration's result on every rank against a plain product.
 
-    Raises MissingError where CuPy, GPUs or peer access between them are missing, UsageError where the blocks do
-    not all fit on the GPU at once, CaptureError for a wait that passed its deadline or a wrong result.
+    `options` go to the compiler. Raises MissingError where CuPy, GPUs or peer access between them are missing,
+    UsageError where the blocks do not all fit on the GPU at once, CaptureError for a wait that passed its deadline
+    or a wrong result.
     """
     cupy = _cupy()
     try:
-        return _run(cupy, spec, [0] * spec.gpus if virtual else list(range(spec.gpus)))
+        return _run(cupy, spec, [0] * spec.gpus if virtual else list(range(spec.gpus)), options)
     except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
         raise CaptureError(
             f"the GPU refused: {error}; `eidola capture doctor` says what it offers"
@@ -80,7 +82,7 @@ def _cupy() -> Any:
     return cupy
 
 
-def _run(cupy: Any, spec: FusedKernel, devices: list[int]) -> Run:
+def _run(cupy: Any, spec: FusedKernel, devices: list[int], options: tuple[str, ...]) -> Run:
     _connect(cupy, sorted(set(devices)))
     hz = [clock_hz(cupy, device) for device in devices]
     inputs = spec.inputs()
@@ -88,13 +90,13 @@ def _run(cupy: Any, spec: FusedKernel, devices: list[int]) -> Run:
     jobs = _jobs(cupy, spec, list(inputs[0]), ranks, devices, hz)
     module = cupy.RawModule(
         code=source_text(spec.source),
-        options=("--std=c++17",),
+        options=("--std=c++17", *options),
         enable_cooperative_groups=not cupy.cuda.runtime.is_hip,
     )
     per_launch = spec.gpus if len(set(devices)) == 1 else 1
     _refuse_overfull(cupy, module, spec.workgroups * per_launch, devices[0])
     before = _ping_pongs(cupy, module, jobs, devices, hz, first=1)
-    outputs = _launch(cupy, spec, module, ranks, jobs, devices, per_launch)
+    outputs, launch_ns = _launch(cupy, spec, module, ranks, jobs, devices, per_launch)
     raise_if_stalled(spec, [rank["failures"].get() for rank in ranks])
     after = _ping_pongs(cupy, module, jobs, devices, hz, first=1 + ROUNDS * (spec.gpus - 1))
     check_result(spec, inputs, outputs)
@@ -107,7 +109,7 @@ def _run(cupy: Any, spec: FusedKernel, devices: list[int]) -> Run:
         [_rows(rank["records"], records.RECORD).reshape(spec.workgroups, -1) for rank in ranks],
         [_rows(rank["counts"], records.COUNTS) for rank in ranks],
         told,
-        _details(cupy, per_launch),
+        {**_details(cupy, per_launch), "launch_ns": launch_ns},
     )
 
 
@@ -211,20 +213,26 @@ def _launch(
     jobs: list[Any],
     devices: list[int],
     per_launch: int,
-) -> npt.NDArray[np.float32]:
-    """Run all iterations; return every rank's results: ranks x iterations x words."""
+) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """Run all iterations; return every rank's results (ranks x iterations x words), and the time of each launch.
+
+    That is the host's: from before the first rank's launch until all ranks are done, in ns.
+    """
+    launch_ns = []
     outputs = np.zeros((spec.gpus, spec.iterations, spec.result_words), np.float32)
     for epoch in range(1, spec.iterations + 1):
+        start_ns = perf_counter_ns()
         for rank in range(0, spec.gpus, per_launch):
             with cupy.cuda.Device(devices[rank]):
                 arguments = (jobs[rank][0], np.int64(rank), np.uint64(epoch))
                 module.get_function("eidola_fused")((spec.workgroups * per_launch,), (THREADS,), arguments)
         for device in sorted(set(devices)):
             cupy.cuda.Device(device).synchronize()
+        launch_ns.append(perf_counter_ns() - start_ns)
         for rank, arrays in enumerate(ranks):
             half = arrays["results"].reshape(2, spec.result_words)[epoch & 1]
             outputs[rank, epoch - 1] = half.get()
-    return outputs
+    return outputs, launch_ns
 
 
 def _ping_pongs(

@@ -9,9 +9,21 @@ from eidola.schemas import InputError, Trace, UsageError, check
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_traces"
 KERNELS = ["gemv_allreduce_host_2", "gemv_allreduce_host_4"]
+SCATTERS = ["embedding_alltoall_host_2", "gemm_alltoall_host_2"]
+# Which phase writes which region, and which phases wait.
+WRITING = {
+    "gemv-allreduce": {("partials", "remote_tiles"), ("results", "reduce")},
+    "embedding-alltoall": {("embeddings", "remote_tiles")},
+    "gemm-alltoall": {("outputs", "remote_tiles")},
+}
+WAITING = {
+    "gemv-allreduce": {"wait_partials", "wait_results"},
+    "embedding-alltoall": {"wait_embeddings"},
+    "gemm-alltoall": {"wait_outputs"},
+}
 
 
-@pytest.fixture(params=KERNELS)
+@pytest.fixture(params=[*KERNELS, *SCATTERS])
 def raw(request):
     return SAMPLES / request.param / "raw"
 
@@ -39,8 +51,9 @@ def test_the_trace_keeps_to_the_schema(raw, tmp_path):
     assert not [p for p in check(captured(raw, tmp_path / "t.eidola")) if p.severity == "error"]
 
 
-def test_counts_follow_from_the_kernels_shape(raw):
-    trace = Trace(raw.with_name("trace.eidola"))
+@pytest.mark.parametrize("name", KERNELS)
+def test_counts_follow_from_the_kernels_shape(name):
+    trace = Trace(SAMPLES / name / "trace.eidola")
     p = trace.notes["parameters"]
     n, workgroups, iterations = p["gpus"], p["workgroups"], p["iterations"]
     tiles = p["rows"] // n // p["tile_rows"]
@@ -55,6 +68,26 @@ def test_counts_follow_from_the_kernels_shape(raw):
     assert trace.read("spans").num_rows == 5 * iterations * n * workgroups
 
 
+def test_counts_of_a_scatter_follow_from_its_shape():
+    embedding, gemm = (Trace(SAMPLES / name / "trace.eidola") for name in SCATTERS)
+    p, q = embedding.notes["parameters"], gemm.notes["parameters"]
+    sent = {
+        embedding: (p["batch"] // p["tile_samples"], p["batch"] * p["tables"] * p["dimension"]),
+        gemm: (q["rows"] // q["tile_rows"] * q["columns"] // q["tile_columns"], q["rows"] * q["columns"]),
+    }
+    for trace, (tiles, words) in sent.items():
+        n, workgroups, iterations = (
+            trace.notes["parameters"][k] for k in ("gpus", "workgroups", "iterations")
+        )
+        writes = trace.read("writes").to_pandas()
+        flags = iterations * n * (n - 1) * workgroups
+        assert (writes.kind == "flag").sum() == trace.read("waits").num_rows == flags
+        data = writes[writes.kind == "data"]
+        assert len(data) == iterations * (n - 1) * tiles
+        assert data.size_bytes.sum() == iterations * (n - 1) * words * 4
+        assert trace.read("spans").num_rows == 3 * iterations * n * workgroups
+
+
 def test_writes_and_waits_lie_in_the_phase_that_they_name(raw):
     trace = Trace(raw.with_name("trace.eidola"))
     spans = trace.read("spans").to_pandas().set_index(["rank", "span"])
@@ -62,12 +95,10 @@ def test_writes_and_waits_lie_in_the_phase_that_they_name(raw):
     assert (writes.workgroup == writes.workgroup_span).all()
     assert ((writes.start_ns_span <= writes.issue_ns) & (writes.issue_ns <= writes.end_ns_span)).all()
     data = writes[writes.kind == "data"]
-    assert set(zip(data.region, data.name_span, strict=True)) == {
-        ("partials", "remote_tiles"),
-        ("results", "reduce"),
-    }
+    kernel = trace.notes["kernel"]
+    assert set(zip(data.region, data.name_span, strict=True)) == WRITING[kernel]
     waits = trace.read("waits").to_pandas().join(spans.add_suffix("_span"), on=["rank", "span"])
-    assert set(waits.name_span) == {"wait_partials", "wait_results"}
+    assert set(waits.name_span) == WAITING[kernel]
     assert ((waits.start_ns_span <= waits.start_ns) & (waits.end_ns <= waits.end_ns_span)).all()
 
 

@@ -1,0 +1,77 @@
+"""The fused kernels on real GPUs: `virtual` with one, `gpu` with several; captures go to EIDOLA_GPU_CAPTURES."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eidola.capture import EmbeddingAllToAll, GemmAllToAll, GemvAllReduce, capture_kernel
+from eidola.capture.fused import gpu
+from eidola.capture.records import KINDS
+from eidola.convert.captured import captured
+from eidola.schemas import CaptureError, Trace, UsageError, check
+
+SPECS = [
+    GemvAllReduce(gpus=2, rows=4096, columns=512, workgroups=16),
+    EmbeddingAllToAll(gpus=2, workgroups=16),
+    GemmAllToAll(gpus=2, rows=512, workgroups=16),
+]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session", params=["virtual", "gpu"])
+def backend(request, gpus):
+    pytest.importorskip("cupy")
+    if request.param == "gpu" and len(gpus) < 2:
+        pytest.skip("needs two GPUs")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory):
+    given = os.environ.get("EIDOLA_GPU_CAPTURES")
+    return Path(given) if given else tmp_path_factory.mktemp("captures")
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+def test_results_are_checked_and_the_capture_converts(spec, backend, captures, tmp_path):
+    folder = captures / f"test-{spec.name}-{backend}"
+    run = capture_kernel(spec, folder, backend=backend, overwrite=True, anonymous=True)
+    for workgroups in run.records:
+        for notes in workgroups:
+            anchors = notes[notes["kind"] == KINDS["anchor"]]
+            assert len(anchors) == 2 * spec.iterations
+            assert (np.diff(anchors["value"].astype(np.int64)) >= 0).all()
+    trace = Trace(captured(folder, tmp_path / "k.eidola"))
+    assert not [problem for problem in check(tmp_path / "k.eidola") if problem.severity == "error"]
+    writes = trace.read("writes").to_pandas().query("kind == 'flag'")
+    waits = trace.read("waits").to_pandas()
+    raised = {(w.peer, w.flag, w.value): w.issue_ns for w in writes.itertuples()}
+    assert len(raised) == len(waits) > 0
+    slack_ns = 2 * max(ns or 0 for ns in trace.read("clocks")["residual_ns"].to_pylist()) + 100
+    assert all(raised[w.rank, w.flag, w.expected] <= w.end_ns + slack_ns for w in waits.itertuples())
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+def test_a_flag_that_never_comes_ends_the_run_and_is_named(spec, backend):
+    with pytest.raises(CaptureError, match=r"waited longer than 0.5 s for flag \d+ .*: expected 1, seen 0"):
+        gpu.run(replace(spec, mute_rank=1, deadline_s=0.5, iterations=1), virtual=backend == "virtual")
+
+
+def test_what_cannot_be_resident_is_refused(backend):
+    with pytest.raises(UsageError, match="must run at once"):
+        gpu.run(replace(SPECS[0], workgroups=2**20, buffer_records=1), virtual=backend == "virtual")
+
+
+def test_what_a_record_costs_is_measured(backend, captures):
+    """No bound: the figures go beside the captures, and from there into docs/capture.md."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/probes.py", backend], capture_output=True, text=True, check=True
+    )
+    (captures / f"probes-{backend}.jsonl").write_text(done.stdout)
+    assert all("ns_a_record" in json.loads(line) for line in done.stdout.splitlines())
