@@ -113,6 +113,7 @@ class NcclDump:
     records: npt.NDArray[Any]
     lost: int
     names: tuple[str | None, ...]
+    names_lost: int
     library: str
     timer_hz: int | None
     unix_offset_ns: int
@@ -150,6 +151,7 @@ def read_dump(path: str | Path) -> NcclDump:
         records,
         lost,
         names,
+        int(header["names_lost"]),
         library,
         timer_hz,
         offset,
@@ -285,7 +287,8 @@ class _Columns:
     def transfers(self) -> pa.Table:
         """Return network transfers: `operation` is the event of the operation, null for another process's (PXN).
 
-        `issue_ns` is when a send was handed to the network; `size_bytes` what was moved, null where not said.
+        A step whose proxy operation was overwritten is left out. `issue_ns` is when a send was handed to the
+        network; `size_bytes` what was moved, null where not said.
         """
         proxies = self._of(_PROXY_OP)
         steps = self._of(_PROXY_STEP)

@@ -109,12 +109,18 @@ static inline int ring_open(struct ring *ring, const char *folder, uint64_t capa
     const size_t size = sizeof(struct header) + COMMUNICATORS * sizeof(struct communicator)
                         + capacity * sizeof(struct record);
     const int32_t rank = number_from("RANK");
-    char path[4096];
-    int length = rank < 0 ? snprintf(path, sizeof path, "%s/nccl.%d.ring", folder, (int)getpid())
-                          : snprintf(path, sizeof path, "%s/nccl.rank%05d.%d.ring", folder, rank, (int)getpid());
-    if (length < 0 || (size_t)length >= sizeof path) return ENAMETOOLONG;
-    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (file < 0) return errno;
+    char path[4096], who[32] = "";
+    if (rank >= 0) snprintf(who, sizeof who, "rank%05d.", rank);
+    int file = -1;
+    for (int again = 0; file < 0 && again < 100; again++) { /* containers may repeat process numbers */
+        char number[16] = "";
+        if (again) snprintf(number, sizeof number, ".%d", again);
+        int length = snprintf(path, sizeof path, "%s/nccl.%s%d%s.ring", folder, who, (int)getpid(), number);
+        if (length < 0 || (size_t)length >= sizeof path) return ENAMETOOLONG;
+        file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (file < 0 && errno != EEXIST) return errno;
+    }
+    if (file < 0) return EEXIST;
     int error = posix_fallocate(file, 0, (off_t)size);
     char *at = error ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (at == MAP_FAILED) {

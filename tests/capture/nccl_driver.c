@@ -2,6 +2,7 @@
  *
  *   driver PLUGIN story VERSION            one communicator, operations with every kind of child
  *   driver PLUGIN threads VERSION N M      N threads start and stop M events each, stopping each other's
+ *   driver PLUGIN reload VERSION           the library is closed with its last communicator, and opened again
  *   driver PLUGIN fork VERSION             a forked child calls the plugin too
  *   driver PLUGIN time VERSION N           N events from one thread; nanoseconds of processor time a record on stderr
  */
@@ -277,6 +278,18 @@ static void forked(void) {
     stop(collective(context, 3, 3));
 }
 
+static void reloaded(const char *path, const char *symbol, void **library) {
+    int mask;
+    for (uint64_t i = 1; i <= 2; i++) {
+        void *context = init(i, &mask);
+        stop(collective(context, i, 1));
+        finalize(context);
+        dlclose(*library);
+        *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!*library || !(table = dlsym(*library, symbol))) exit(4);
+    }
+}
+
 static void timed(int events) {
     int mask;
     struct timespec from, to;
@@ -313,6 +326,7 @@ int main(int count, char **arguments) {
     }
     if (!strcmp(arguments[2], "story")) story();
     else if (!strcmp(arguments[2], "fork")) forked();
+    else if (!strcmp(arguments[2], "reload")) reloaded(arguments[1], symbol, &library);
     else if (!strcmp(arguments[2], "time")) timed(atoi(arguments[4]));
     else {
         threads = atoi(arguments[4]);

@@ -179,6 +179,25 @@ def test_a_forked_child_writes_nothing(driver, tmp_path):
     assert dump.operations["sequence_number"].to_pylist() == [1, 3]
 
 
+def test_closed_with_its_last_communicator_and_opened_again_it_goes_on_in_one_file(driver, tmp_path):
+    (dump,), _ = drive(driver, tmp_path, "reload", 6)
+    assert [c.identity for c in dump.communicators] == [1, 2]
+    assert dump.operations["communicator"].to_pylist() == [0, 1]
+    assert dump.operations["enqueued_ns"].null_count == 0
+
+
+def test_a_file_that_is_there_is_left_alone(driver, tmp_path):
+    program = tmp_path / "program"  # in the driver's process number, files of earlier containers
+    program.write_text(f'#!/bin/sh\n: > "$EIDOLA_NCCL_FOLDER/nccl.$$.ring"\nexec {driver} "$@"\n')
+    program.chmod(0o755)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="is no ring file"):
+        drive(program, out, "story", 6)
+    empty, full = sorted(out.iterdir(), key=lambda file: file.stat().st_size)
+    assert full.name == f"{empty.stem}.1.ring"
+    assert read_dump(full).lost == 0
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
