@@ -4,30 +4,11 @@ from ..program import Mode, Op
 from ..waiting import Policy
 from .heap import push
 from .jit import jit
-from .layout import (
-    BLOCKED_NOT,
-    DONE,
-    FINISHED,
-    FREE_MESSAGE,
-    GROW_ENTRIES,
-    GROW_HEAP,
-    GROW_HOPS,
-    GROW_MESSAGES,
-    GROW_SERVICES,
-    HEAP,
-    HOPS,
-    NO_ROUTE,
-    ORDERED,
-    SERVICES,
-    TIMERS,
-    UNORDERED,
-    USED_MESSAGES,
-)
-from .links import append, choose, inject, no_entry, take_entry
-from .ports import join
+from .layout import BLOCKED_NOT, DONE, FINISHED, TIMERS
+from .posting import post
 
 _COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
-_UNTIL, _RELATIVE = int(Mode.UNTIL), int(Mode.RELATIVE)
+_UNTIL = int(Mode.UNTIL)
 _POLL, _OBSERVE = int(Mode.POLL), int(Mode.OBSERVE)
 _IDEAL, _SPIN, _MONITOR = int(Policy.IDEAL), int(Policy.SPIN), int(Policy.MONITOR)
 
@@ -89,126 +70,6 @@ def finish_wait(sim, rows, at, start, arrival, end, polls, message):
         row.polls = polls
         row.released_by = message
     agent.wait += 1
-
-
-@jit
-def segments_of(net, size_bytes):
-    """Return how many segments a message has."""
-    if net.segment_bytes == 0 or size_bytes <= net.segment_bytes:
-        return 1
-    return (size_bytes + net.segment_bytes - 1) // net.segment_bytes
-
-
-@jit
-def shortage(net, sim, rows, size_bytes):
-    """Return what has to grow before a message of this size can be posted, or DONE."""
-    if sim.register[FREE_MESSAGE] < 0 and sim.register[USED_MESSAGES] == len(sim.messages):
-        return GROW_MESSAGES
-    if no_entry(sim):
-        return GROW_ENTRIES
-    if sim.register[HEAP] == len(sim.heap):
-        return GROW_HEAP
-    if net.queued and sim.register[SERVICES] == len(sim.services):
-        return GROW_SERVICES
-    if len(rows.hops) and sim.register[HOPS] + segments_of(net, size_bytes) > len(rows.hops):
-        return GROW_HOPS
-    return DONE
-
-
-@jit
-def target(code, call, op, turn):
-    """Return the endpoint that a write goes to."""
-    peer = op.peer + turn * op.peer_step
-    if op.mode != _RELATIVE:
-        return peer
-    first = code.group_first[call.group]
-    members = code.group_first[call.group + 1] - first
-    index = call.position + peer
-    if index >= members or index < 0:
-        index %= members
-    return code.members[first + index]
-
-
-@jit
-def post(code, net, sim, rows, at, call, op, turn, now):
-    """Post one write of agent `at`; return DONE, or why it cannot be posted now."""
-    lack = shortage(net, sim, rows, op.size_bytes)
-    if lack != DONE:
-        return lack
-    source = code.agent_endpoint[at]
-    destination = target(code, call, op, turn)
-    local = destination == source or net.first_own == 0
-    shift = call.flag_offset + turn * op.flag_step
-    slot = take_message(sim)
-    message = sim.messages[slot]
-    message.id = sim.agents[at].message
-    sim.agents[at].message += 1
-    message.source = source
-    message.destination = destination
-    message.flow = op.flow
-    link = net.first_own + source if local else choose(net, sim, source, slot, 0)
-    if link < 0:
-        return NO_ROUTE
-    message.size_bytes = op.size_bytes
-    message.segments = 1 if local else segments_of(net, op.size_bytes)
-    message.landed = 0
-    message.flag = code.flag_first[destination] + op.flag + shift if op.flag >= 0 else -1
-    message.ack = code.flag_first[source] + op.ack + shift if op.ack >= 0 else -1
-    message.queued_ps = 0
-    message.link = -1
-    message.weight_ps = -1
-    message.hop = 0
-    if len(code.flow_of):
-        join_flow(code, sim, slot, op.ordered)
-    index = take_entry(sim)
-    entry = sim.entries[index]
-    entry.message = slot
-    entry.segment = 0
-    entry.left = message.segments
-    entry.hop = 0
-    entry.start_ps = now
-    start = now
-    if local:
-        append(net, sim, link, index)
-    elif net.queued:
-        join(net, sim, -1, index, link, now, now)
-        start = -1  # `depart` records it
-    else:
-        start = inject(net, sim, rows, link, index, now)
-    if len(rows.messages):
-        row = rows.messages[message.id]
-        row.post_ps = now
-        row.start_ps = start
-        row.released_by = sim.agents[at].released_by
-    return DONE
-
-
-@jit
-def take_message(sim):
-    """Return a slot for a message that nothing uses; `shortage` says whether there is one."""
-    slot = sim.register[FREE_MESSAGE]
-    if slot >= 0:
-        sim.register[FREE_MESSAGE] = sim.messages[slot].id
-        return slot
-    sim.register[USED_MESSAGES] += 1
-    return sim.register[USED_MESSAGES] - 1
-
-
-@jit
-def join_flow(code, sim, slot, ordered):
-    """Put a message at the end of its flow's list of messages in flight."""
-    message = sim.messages[slot]
-    message.flow = code.flow_of[message.id]
-    flow = sim.flows[message.flow]
-    order = sim.order[slot]
-    order.kind = ORDERED if ordered else UNORDERED
-    order.before = flow.tail
-    order.after = -1
-    if flow.tail >= 0:
-        sim.order[flow.tail].after = slot
-    else:
-        flow.head = slot
-    flow.tail = slot
 
 
 @jit

@@ -12,9 +12,9 @@ import numpy as np
 from ..program import Op, Program
 from ..routing import STATIC
 from . import layout
-from .agents import target
 from .jit import jit
 from .layout import Ints
+from .posting import target
 
 _WRITE = int(Op.WRITE)
 

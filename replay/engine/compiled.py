@@ -24,10 +24,10 @@ from .layout import (
     BIN_PS,
     CHANGES,
     DONE,
-    FREE_MESSAGE,
     GROW_ENTRIES,
     GROW_HEAP,
     GROW_HOPS,
+    GROW_MESSAGES,
     GROW_SERVICES,
     GROW_TIMERS,
     HEAP,
@@ -51,13 +51,13 @@ from .links import (
     front_event,
     give_entry,
     land_at,
-    leave,
     no_entry,
     onward,
     settle,
     static_link,
 )
 from .ports import change, join, service
+from .posting import leave, no_message, release
 
 _SLOT_BITS = 31
 _FIRST_ACK = np.iinfo(np.int64).min  # an acknowledgement's key: this + message id, then its slot in flight
@@ -76,13 +76,6 @@ def return_latency(net, source, destination):
         total += net.links[link].latency_ps
         node = net.links[link].destination
     return total
-
-
-@jit
-def release(sim, slot):
-    """Give a message's slot back."""
-    sim.messages[slot].id = sim.register[FREE_MESSAGE]
-    sim.register[FREE_MESSAGE] = slot
 
 
 @jit
@@ -146,7 +139,7 @@ def landing_event(code, net, sim, rows, policy):
     """Serve the first event, which is a landing."""
     now = sim.heap[0].time
     link = sim.heap[0].key
-    entry = leave(net, sim, link)
+    entry = leave(code, net, sim, link)
     again = False
     if sim.queues[link].head >= 0:
         time, again = front_event(net, sim, link)
@@ -161,14 +154,14 @@ def landing_event(code, net, sim, rows, policy):
 
 
 @jit
-def node_event(net, sim, rows):
+def node_event(code, net, sim, rows):
     """Serve the first event, which is a node that is due; return how many segments it passed on."""
     now = sim.heap[0].time
     at = sim.heap[0].key - TRANSIT
     node = sim.nodes[at]
     served = 0
     if now == node.due_ps:  # otherwise it has been served since, and is due later
-        served = pass_on(net, sim, rows, at, now + node.ahead_ps)
+        served = pass_on(code, net, sim, rows, at, now + node.ahead_ps)
         node.due_ps = sim.arrivals[node.first].time if node.arrivals > 0 else NEVER
         if node.arrivals > 0:
             replace(sim.heap, sim.register[HEAP], node.due_ps, TRANSIT + at)
@@ -178,7 +171,7 @@ def node_event(net, sim, rows):
 
 
 @jit
-def pass_on(net, sim, rows, at, end):
+def pass_on(code, net, sim, rows, at, end):
     """Pass on what arrives at node `at` before `end`, while there is room to; return how many segments."""
     node = sim.nodes[at]
     arrivals = sim.arrivals[node.first :]
@@ -187,7 +180,7 @@ def pass_on(net, sim, rows, at, end):
         served += 1
         now = arrivals[0].time
         link = arrivals[0].key
-        entry = leave(net, sim, link)
+        entry = leave(code, net, sim, link)
         slot = sim.entries[entry].message
         if net.reroutes:
             output = choose(net, sim, at, slot, sim.entries[entry].segment)
@@ -213,6 +206,8 @@ def pass_on(net, sim, rows, at, end):
 @jit
 def lacks(net, sim, rows):
     """Return what has to grow before an event can be served, or DONE."""
+    if no_message(sim):
+        return GROW_MESSAGES
     if no_entry(sim):
         return GROW_ENTRIES
     if sim.register[HEAP] + 2 > len(sim.heap):
@@ -271,7 +266,7 @@ def advance(code, net, sim, rows, policy, budget):
         if lands:
             landing_event(code, net, sim, rows, policy)
         elif on_link < on_timer:
-            budget -= node_event(net, sim, rows)
+            budget -= node_event(code, net, sim, rows)
         else:
             status = timer_event(code, net, sim, rows, policy)
             if status != DONE:
@@ -319,7 +314,7 @@ def run(
             bin_ps = int(sim.register[BIN_PS])
             waits_on = {}
             for link in np.flatnonzero(sim.ports["head"][: fabric.links] >= 0) if buffer_bytes else ():
-                waits_on[int(link)] = int(sim.entries["output"][sim.ports["head"][link]])
+                waits_on[int(link)] = int(sim.entries["then"][sim.ports["head"][link]])
             loop = layout.loop(waits_on)
             return layout.Final(sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows, loop)
         if status == NO_ROUTE:

@@ -63,7 +63,8 @@ MESSAGE = (  # one cache line
     "id: source: destination: segments: landed: flag: ack: link: flow: hop: size_bytes queued_ps weight_ps"
 )
 ORDER = "kind: before: after:"
-ENTRY = "start_ps message: segment: left: next: output: hop:"
+ENTRY = "start_ps message: segment: left: next: then: hop:"
+CURSOR = "turn since_ps agent: call: op: unused:"
 PORT = "room head: tail: next: offers:"
 EVENT = "time key"
 LINK = "source: destination: down: stores: rate latency_ps header_bytes payload_bytes unused_0 unused_1"
@@ -121,7 +122,10 @@ class Sim(NamedTuple):
     use: Ints  # (links, BINS) busy_ps
     messages: Records  # in flight
     order: Records  # of messages in flight within their flows; empty where routes keep order of themselves
-    entries: Records  # of links' queues
+    entries: (
+        Records  # of links' queues; `then`: in a port the link that follows, in a queue how many messages do
+    )
+    cursors: Records  # by entry: the write, in the program, of the first message that follows
     heap: Records  # deliveries by links, and nodes where segments arrive that go on
     arrivals: Records  # segments that go on, an event a link, a heap a node
     nodes: (
@@ -260,6 +264,7 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
         _records(MESSAGE, pool),
         _records(ORDER, pool if len(flow_of) else 0),
         _records(ENTRY, pool),
+        _records(CURSOR, pool),
         _records(EVENT, queues + len(fabric.node_names)),
         _records(EVENT, fabric.links),
         nodes(fabric, queued),
@@ -318,6 +323,6 @@ def grow(sim: Sim, rows: Rows, status: int) -> tuple[Sim, Rows]:
     if status == GROW_TIMERS:
         return sim._replace(timers=double(sim.timers)), rows
     if status == GROW_ENTRIES:
-        return sim._replace(entries=double(sim.entries)), rows
+        return sim._replace(entries=double(sim.entries), cursors=double(sim.cursors)), rows
     order = double(sim.order) if len(sim.order) else sim.order
     return sim._replace(messages=double(sim.messages), order=order), rows

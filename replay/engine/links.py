@@ -252,17 +252,19 @@ def enter(net, sim, rows, link, entry, now):
             give_entry(sim, entry)
             return
         last = sim.entries[queue.tail]
-        if queue.head >= 0 and start == free and last.message == slot and last.segment + last.left == segment:
+        follows = last.message == slot and last.segment + last.left == segment and last.then == 0
+        if queue.head >= 0 and start == free and follows:
             last.left += 1
             give_entry(sim, entry)
             return
     sim.entries[entry].start_ps = start
+    sim.entries[entry].then = 0
     append(net, sim, link, entry)
 
 
 @jit
 def inject(net, sim, rows, link, entry, now):
-    """Queue a new message, all its segments, at the first `link` of its route; return when it starts."""
+    """Book `link` for a new message, all its segments, which is the first of its route; return when it starts."""
     message = sim.messages[sim.entries[entry].message]
     segments = message.segments
     carried = 0
@@ -277,18 +279,27 @@ def inject(net, sim, rows, link, entry, now):
     message.queued_ps = start - now
     if len(rows.hops):
         for segment in range(segments):
-            begin = start + segment * full
-            end = begin + (full if segment < segments - 1 else last)
-            hop(sim, rows, message.id, segment, link, now, begin, end)
-    first = start
-    if net.in_order and net.links[link].destination == message.destination:
-        message.landed = segments - 1
-        sim.entries[entry].segment = segments - 1
-        sim.entries[entry].left = 1
-        first += (segments - 1) * full
-    sim.entries[entry].start_ps = first
-    append(net, sim, link, entry)
+            first = start + segment * full
+            end = first + (full if segment < segments - 1 else last)
+            hop(sim, rows, message.id, segment, link, now, first, end)
+    begin(net, sim, link, entry, start, full)
     return start
+
+
+@jit
+def begin(net, sim, link, entry, start, full):
+    """Let `entry` hold all segments of its message, served from `start`, of `full` ps each but for the last."""
+    queued = sim.entries[entry]
+    message = sim.messages[queued.message]
+    queued.segment = 0
+    queued.left = message.segments
+    queued.hop = 0
+    queued.start_ps = start
+    if net.in_order and net.links[link].destination == message.destination:
+        message.landed = message.segments - 1
+        queued.segment = message.segments - 1
+        queued.left = 1
+        queued.start_ps += (message.segments - 1) * full
 
 
 @jit
@@ -330,26 +341,3 @@ def no_entry(sim):
     if unused >= 2:
         return False
     return free < 0 or (unused == 0 and sim.entries[free].next < 0)
-
-
-@jit
-def leave(net, sim, link):
-    """Take the segment at the front of `link` off it; return an entry for it.
-
-    The entry is the front one itself, or a fresh copy while later segments of the message stay.
-    """
-    taken = sim.queues[link].head
-    entry = sim.entries[taken]
-    if entry.left == 1:
-        sim.queues[link].head = entry.next
-        return taken
-    taken = take_entry(sim)
-    copy = sim.entries[taken]
-    copy.message = entry.message
-    copy.segment = entry.segment
-    copy.left = 1
-    copy.hop = entry.hop
-    entry.segment += 1
-    entry.left -= 1
-    entry.start_ps += serialise(net, sim, link, net.segment_bytes)
-    return taken

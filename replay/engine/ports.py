@@ -41,7 +41,7 @@ def join(net, sim, link, entry, output, since, now):
     waiting = sim.entries[entry]
     waiting.next = -1
     waiting.start_ps = since
-    waiting.output = output
+    waiting.then = output
     queue = sim.ports[port]
     if queue.head >= 0:
         sim.entries[queue.tail].next = entry
@@ -56,9 +56,9 @@ def join(net, sim, link, entry, output, since, now):
 def offer(net, sim, port, now):
     """Offer the head of a port to the link that it goes on to; where that is down, to another that is up."""
     entry = sim.entries[sim.ports[port].head]
-    if port < net.first_own and net.links[entry.output].down:
-        entry.output = choose(net, sim, net.links[entry.output].source, entry.message, entry.segment)
-    output = entry.output
+    if port < net.first_own and net.links[entry.then].down:
+        entry.then = choose(net, sim, net.links[entry.then].source, entry.message, entry.segment)
+    output = entry.then
     sim.ports[port].next = sim.ports[output].offers
     sim.ports[output].offers = port
     call(sim, now, ATTEMPT + output)
@@ -102,8 +102,8 @@ def service(net, sim, rows):
         replace(sim.services, size, sim.services[size].time, sim.services[size].key)
     if key < ATTEMPT:
         credit = sim.entries[key]
-        sim.ports[credit.output].room += credit.segment
-        call(sim, now, ATTEMPT + credit.output)
+        sim.ports[credit.then].room += credit.segment
+        call(sim, now, ATTEMPT + credit.then)
         give_entry(sim, key)
         return
     attempt(net, sim, rows, key - ATTEMPT, now)
@@ -164,10 +164,11 @@ def depart(net, sim, rows, link, port, size, now):
         hop(sim, rows, message.id, segment, link, since, now, now + busy)
     arrival, _ = flight(net, sim, link, now, slot, segment)
     sim.entries[flying].start_ps = arrival
+    sim.entries[flying].then = 0
     append(net, sim, link, flying)
     if port < net.first_own:
         credit = take_entry(sim)
-        sim.entries[credit].output = port
+        sim.entries[credit].then = port
         sim.entries[credit].segment = size
         call(sim, now + busy + net.links[port].latency_ps, credit)
     call(sim, now + busy, ATTEMPT + link)

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eidola.replay import monitor, run, spin
+from eidola.replay.builder import Builder
 from eidola.replay.changes import LinkChange
 from eidola.replay.engine import compiled
 from eidola.replay.fabric import Fabric, FabricBuilder
 from eidola.replay.presets import preset
-from eidola.replay.program import wait, write
+from eidola.replay.program import compute, wait, write
 from eidola.replay.routing import STATIC, Routing, RoutingPolicy
 from eidola.replay.run import reference
 from eidola.replay.waiting import IDEAL
@@ -82,6 +83,32 @@ def test_engines_agree_where_segments_of_several_messages_meet(fabric, policy, d
     flows = [(gpu, [write(peer, size, 0), write(peer, 3000, 1, ack=2), wait(0, 1), write(peer, 9000, 0)])
              for gpu, (peer, size) in enumerate(zip(to, sizes, strict=True))]  # fmt: skip
     agree(alone(16, *flows), fabric, IDEAL, policy, (1000, 0))
+
+
+@pytest.mark.parametrize(
+    "fabric", [star(6), star(6, store_and_forward=True), line(6)], ids=["star", "stores", "line"]
+)
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_engines_agree_on_messages_that_wait_for_their_first_link(fabric, data):
+    """Agents of one GPU post more than its link takes at a time: several sizes, peers, turns and calls in a row."""
+    op = st.one_of(
+        st.builds(write, st.integers(1, 5), st.sampled_from([0, 8, 1000, 2500, 9000]), st.sampled_from([-1, 0]),
+                  relative=st.just(True), peer_step=st.integers(0, 1), ack=st.sampled_from([-1, 1]),
+                  flow=st.integers(0, 1)),
+        st.builds(compute, st.sampled_from([0, 0, 1000, 90_000])),
+        st.just(wait(1, 1)),
+    )  # fmt: skip
+    builder = Builder(6)
+    builder.flags(list(range(6)), 2)
+    everyone = builder.group(list(range(6)))
+    for gpu in (0, 0, 3):
+        agent = builder.agent(gpu, "stream")
+        for _ in range(data.draw(st.integers(1, 3))):
+            block = builder.block(data.draw(st.lists(op, max_size=4)))
+            builder.call(agent, block, data.draw(st.integers(0, 5)), group=everyone, position=gpu)
+    for sizes in ((0, 0), (1000, 0)):
+        agree(builder.build(), fabric, IDEAL, data.draw(st.sampled_from(ROUTINGS)), sizes)
 
 
 @settings(max_examples=50, deadline=None)
