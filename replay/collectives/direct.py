@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..program import compute
 from .work import Call, Track, Work, runs
 
 
@@ -10,7 +11,7 @@ def all_to_all(work: Work) -> list[Track]:
     if work.operation.split_bytes is not None:
         return [_posted_by_split(work)]
     flag = work.flags(1, "all_to_all")
-    end = work.call([work.wait(0, work.size - 1)], flags=flag)
+    end = work.call([*busy(work), work.wait(0, work.size - 1)], flags=flag)
     return [[[*_start(work), *_scatter(work, p, flag), end] for p in range(work.size)]]
 
 
@@ -96,6 +97,11 @@ def recv(work: Work) -> list[Track]:
     return [[[work.call([work.wait()], flags=flag)], _one(work, 1, 0, work.operation.size_bytes, flag)]]
 
 
+def busy(work: Work) -> list[dict[str, int]]:
+    """Return what channels need for the bytes that were posted, if more than the links: they end no sooner."""
+    return [compute(work.tuning.kernel_ps)] if work.tuning.kernel_ps else []
+
+
 def _start(work: Work) -> list[Call]:
     """Return the step that the kernel takes before it posts, if it costs anything."""
     step = work.step(0, network=work.spans_boxes)
@@ -136,7 +142,7 @@ def _posted_by_split(work: Work) -> Track:
         key = sent[1:].tobytes(), expected
         if key not in shared:
             ops = [work.write(i, size) for i, size in enumerate(sent.tolist()) if i and size]
-            shared[key] = work.builder.block([*ops, work.wait(0, expected)])
+            shared[key] = work.builder.block([*ops, *busy(work), work.wait(0, expected)])
         call: Call = {"block": shared[key], "group": group, "position": p, "flag_offset": flag}
         track.append([*_start(work), call])
     return track

@@ -148,6 +148,12 @@ def rounds_of(work: Work, size_bytes: int, owners: int) -> Rounds:
     return [entry for entry in cut if entry[1]]
 
 
+def first_alone(rounds: Rounds) -> Rounds:
+    """Return the rounds with the first one by itself."""
+    first, count, sizes = rounds[0]
+    return [(first, 1, sizes), (first + 1, count - 1, sizes), *rounds[1:]] if count > 1 else rounds
+
+
 def rounds_of_each(work: Work, size_bytes: int, owners: int) -> Rounds:
     """Cut every owner's own buffer of this size."""
     count = work.chunks(size_bytes)

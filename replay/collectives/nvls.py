@@ -60,11 +60,11 @@ def _owner(
     def calls(arrivals: list[int], to: list[tuple[int, int]], *, asks: bool, lands: bool) -> list[Call]:
         cut = plane.count - WINDOW if asks else 0
         found = []
-        for first, count, sizes in plane.spans(cut, WINDOW if asks and not lands else 0):
+        for first, count, sizes in plane.spans(1, cut, WINDOW if asks and not lands else 0):
             ops = [wait(slot, first + 1, expected_step=1) for slot in arrivals]
             if asks and not lands and first >= WINDOW:  # buffers: an earlier sum has come back
                 ops.append(wait(PARENT, first + 1 - WINDOW, expected_step=1))
-            ops += work.step(sizes[h], network=bool(to))
+            ops += work.step(sizes[h], network=bool(to), first=first == 0)
             ops += [write(peer[c], sizes[h], slot, relative=True) for c, slot in to]
             ops += [plane.hand_up(h, sizes[h])] if lands else []
             ops += [plane.ask(h)] if first < cut else []

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .work import Ring, Track, Work, runs
+from .work import Ring, Track, Work, first_alone, runs
 
 
 def all_reduce(work: Work) -> list[Track]:
@@ -35,7 +35,7 @@ def _steps(work: Work, ring: Ring, steps: int) -> Track:
             if key not in shared:
                 size = big if is_big else small
                 ops = [
-                    *work.step(size, ring.mb_per_s, network=network),
+                    *work.step(size, ring, network=network),
                     work.write(1, size),
                     work.wait(0, 1 + turn, expected_step=1),
                 ]
@@ -71,9 +71,9 @@ def _chain(work: Work, ring: Ring, start: int) -> Track:
         if distance == n - 1:
             track[rank] = [work.call([work.wait(0, chunks)], flags=flag)]
             continue
-        for first, count, size in ((0, large, big), (large, chunks - large, small)):
+        for first, count, size in first_alone(((0, large, big), (large, chunks - large, small))):
             arrived = [work.wait(0, 1 + first, expected_step=1)] if distance else []
-            ops = [*arrived, *work.step(size, ring.mb_per_s, network=network), work.write(1, size)]
-            if count:
-                track[rank].append(work.call(ops, count, group=group, position=p, flags=flag))
+            step = work.step(size, ring, network=network, first=first == 0)
+            ops = [*arrived, *step, work.write(1, size)]
+            track[rank].append(work.call(ops, count, group=group, position=p, flags=flag))
     return track

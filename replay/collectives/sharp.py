@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ...schemas import UsageError
 from ..program import compute, wait, write
-from .multicast import Ops, Rounds, rounds_of
+from .multicast import Ops, Rounds, first_alone, rounds_of
 from .work import Call, Track, Work
 
 SUM, SHARED, FROM_BOX = range(3)
@@ -96,9 +96,12 @@ def _member(work: Work, rail: Rail, box: list[int], rounds: Rounds, flags: int) 
     others = [m for m in range(n) if m != h]
     to_leaf = rail.slots + 1 + rail.child[rank]
     calls: list[list[Call]] = [[], [], []]
-    for first, count, sizes in rounds:
+    for first, count, sizes in first_alone(rounds):
         collect = [wait(flags + FROM_BOX + m, first + 1, expected_step=1) for m in others]
-        collect += [*work.step(sizes[h], network=True), write(rail.leaf[rank], sizes[h], to_leaf)]
+        collect += [
+            *work.step(sizes[h], network=True, first=first == 0),
+            write(rail.leaf[rank], sizes[h], to_leaf),
+        ]
         share = [wait(SUM, first + 1, expected_step=1)]
         share += [write(m - h, sizes[h], SHARED, relative=True) for m in others]
         give = [write(m - h, sizes[m], FROM_BOX + h, relative=True) for m in others]

@@ -4,7 +4,7 @@ A tree joins boxes; inside a box its data runs along a chain from the box's head
 chains as well). Where every member stands alone, both trees are over members.
 """
 
-from .work import Call, Ring, Track, Work
+from .work import Call, Ring, Track, Work, first_alone
 
 Parents = list[int]
 """Parent of each group rank; -1: the root."""
@@ -20,7 +20,9 @@ def all_reduce(work: Work) -> list[Track]:
         both = _trees(work, ring.order)
         shares = work.split(ring.size_bytes, [1] * len(both))
         for parents, share in zip(both, shares, strict=True):
-            tracks += _up_and_down(work, parents, Ring(ring.order, share, ring.mb_per_s))
+            tracks += _up_and_down(
+                work, parents, Ring(ring.order, share, ring.mb_per_s, max(1, ring.lanes // len(both)))
+            )
     return tracks
 
 
@@ -90,7 +92,7 @@ def _relay(
     big, small, large = work.slices(part.size_bytes, chunks)
     network = any(work.leaves_box(p, member) for member, _ in to)
     onward = tuple((member - p, slot) for member, slot in to)
-    stretches = ((0, large, big), (large, chunks - large, small))
+    stretches = first_alone(((0, large, big), (large, chunks - large, small)))
     return [
         {"block": _block(work, part, first, size, tuple(arrivals), onward, network), "repeat": count,
          "group": work.group(), "position": p, "flag_offset": flag}
@@ -106,7 +108,7 @@ def _block(
     key = first, size, part.mb_per_s, arrivals, onward, network
     if key not in work.blocks:
         ops = [work.wait(slot, 1 + first, expected_step=1) for slot in arrivals]
-        ops += work.step(size, part.mb_per_s, network=network)
+        ops += work.step(size, part, network=network, first=first == 0)
         ops += [work.write(distance, size, slot) for distance, slot in onward]
         work.blocks[key] = work.builder.block(ops)
     return work.blocks[key]

@@ -1,36 +1,34 @@
-"""What NCCL would choose and what its kernels cost, from its own model (see `model`).
+"""What NCCL would choose (see `model`), and what its kernels cost (see `costs`).
 
-Costs are those of rings (baseLat and hwLat of NVLink), and taken for trees and all else but NVLS too. LL moves a
-quarter of the rings' bandwidth in reductions and a third elsewhere (nccl 2.20.3, src/graph/tuning.cc). Half of it
-is LL's flags, which the wire carries here; the rest is time in the kernel (`copy`). Custom kernels that load from
-their peers cost no more than a flag's way.
+LL's flags double the bytes on the wire, and LL128's are a 15th of them: the links carry those. What channels need
+beyond that is time in the kernel. Custom kernels that load from their peers cost no more than a flag's way.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..fabric import Fabric
 from .algorithms import names
-from .model import BASE_US, NVLINK_US, OVERHEAD_US, PROTOCOLS, Group, time_us
+from .costs import US, Costs, costs
+from .model import PROTOCOLS, Group, time_us
 from .orders import ring_order, ring_speeds, usable_mb_per_s
+from .p2p import Exchange, busy_ps, protocol_of
 from .work import WIRE_BYTES, Operation, Tuning
 
-US = 1_000_000
-BASE_PS, STEP_PS, NETWORK_STEP_PS = (
-    {protocol: round(us * US) for protocol, us in zip(PROTOCOLS, row, strict=True)}
-    for row in (BASE_US["ring"], NVLINK_US["ring"], OVERHEAD_US)
-)
-NVLS_PS = round(NVLINK_US["nvls"][2] * US)
+CUSTOM_STEP_US = 0.6
+"""A flag's way in a custom kernel: NCCL's hwLat of LL over NVLink (src/graph/tuning.cc)."""
 NVLS_CHUNK_BYTES = 128 * 1024
 """A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
 CUSTOM = ("one_shot_get", "two_shot_get")
 MODELLED = ("ring", "tree", "nvls", "nvls_tree")
 ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
 """Names that libraries and captures use."""
-REDUCTIONS = ("all_reduce", "reduce", "barrier")
 CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
-CHANNELS = 16
-"""Channels that a merged one stands for, where no capture says: logs show 12 in a DGX-1, 24 in an HGX A100."""
+NVLS_CHANNELS = 16
+"""Of NVLS, where no capture says."""
+EXCHANGES = ("all_to_all", "all_to_allv")
 LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
 """With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for LL also times the
 number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
@@ -63,20 +61,67 @@ def tuning(
     orders = ring_order(fabric, members)
     if algorithm in ("nvls", "nvls_tree") and not _switch_gb_per_s(fabric, members):
         algorithm = None  # as captured, on a fabric that cannot
+    cost = costs(fabric.gpu)
+    if operation.operation in EXCHANGES and algorithm in (None, "direct"):
+        return _exchange(fabric, operation, members, protocol, cost)
     if algorithm is None or protocol is None:
         algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol, channels)
     if algorithm in ("nvls", "nvls_tree"):
-        return _nvls(fabric, operation, members, algorithm, channels or CHANNELS)
-    path, width = _path_ps(fabric, members), channels or CHANNELS
+        return _nvls(fabric, operation, members, algorithm, channels or NVLS_CHANNELS, cost)
+    path, width, of = _path_ps(fabric, members), channels or cost.channels, cost.protocols[protocol]
+    custom = algorithm in CUSTOM
+    fit = _channels(operation, len(members), protocol, channels)
     return Tuning(
         algorithm,
         protocol,
-        channels=_channels(operation, len(members), protocol, channels),
+        channels=fit,
         chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
-        base_ps=0 if algorithm in CUSTOM else BASE_PS[protocol],
-        step_ps=max(0, STEP_PS["ll" if algorithm in CUSTOM else protocol] - path),
-        network_step_ps=NETWORK_STEP_PS[protocol],
-        copy=(2 if operation.operation in REDUCTIONS else 1) if protocol == "ll" else 0,
+        base_ps=0 if custom else round(cost.kernel_us * US),
+        step_ps=max(0, round((CUSTOM_STEP_US if custom else of.step_us) * US) - path),
+        network_step_ps=round(of.network_us * US),
+        lanes=min(width, fit),
+        lane_mb_per_s=round(of.channel_gb_per_s * 1000),
+        pass_bytes=of.pass_bytes,
+    )
+
+
+def _exchange(
+    fabric: Fabric, operation: Operation, members: Sequence[int], protocol: str | None, cost: Costs
+) -> Tuning:
+    """Return how sends and receives to all run, posted at once: what their channels need, and each peer."""
+    exchange = _exchanged(fabric, operation, members)
+    protocol = protocol or protocol_of(cost, exchange)
+    of, spans = cost.protocols[protocol], exchange.network_peers > 0
+    peers_us = exchange.peers * cost.peer_us + exchange.network_peers * cost.network_peer_us
+    return Tuning(
+        "direct",
+        protocol,
+        base_ps=round((cost.kernel_us + peers_us) * US),
+        step_ps=max(0, round(of.step_us * US) - _path_ps(fabric, members)),
+        network_step_ps=round(of.network_us * US) if spans else 0,
+        kernel_ps=busy_ps(cost, len(members), exchange, protocol),
+    )
+
+
+def _exchanged(fabric: Fabric, operation: Operation, members: Sequence[int]) -> Exchange:
+    """Return what the busiest member sends."""
+    n = len(members)
+    box = fabric.box[list(members)]
+    if len(set(box.tolist())) == n:
+        box = np.arange(n)
+    inside = (box[:, None] == box[None, :]) & ~np.eye(n, dtype=bool)
+    across = box[:, None] != box[None, :]
+    split = operation.split_bytes
+    if split is None:
+        split = np.full((n, n), -(-operation.size_bytes // n), np.int64)
+    sent = np.where(inside, split, 0)
+    far = np.where(across, split, 0)
+    return Exchange(
+        int(sent.max()),
+        int(sent.sum(axis=1).max()),
+        int((sent > 0).sum(axis=1).max()),
+        int(far.max()),
+        int((far > 0).sum(axis=1).max()),
     )
 
 
@@ -88,7 +133,12 @@ def _switch_gb_per_s(fabric: Fabric, members: Sequence[int]) -> float:
 
 
 def _nvls(
-    fabric: Fabric, operation: Operation, members: Sequence[int], algorithm: str, channels: int
+    fabric: Fabric,
+    operation: Operation,
+    members: Sequence[int],
+    algorithm: str,
+    channels: int,
+    cost: Costs,
 ) -> Tuning:
     """Return how NVLS runs.
 
@@ -108,8 +158,9 @@ def _nvls(
         "simple",
         channels=channels,
         chunk_bytes=chunk * max(1, channels // heads),
-        base_ps=max(0, NVLS_PS - 4 * _path_ps(fabric, members)) + 2 * copy_ps,
-        network_step_ps=NETWORK_STEP_PS["simple"],
+        base_ps=max(0, round(cost.nvls_us * US) - 4 * _path_ps(fabric, members)) + 2 * copy_ps,
+        network_step_ps=round(cost.protocols["simple"].network_us * US),
+        reduce_mb_per_s=round(cost.nvls_gb_per_s * 1000) * heads,
     )
 
 
@@ -159,7 +210,7 @@ def _fastest(
         modelled = [a for a in modelled if a != "tree"]
     speed = sum(ring_speeds(fabric, orders)) / 1000
     switch = _switch_gb_per_s(fabric, members) if {"nvls", "nvls_tree"} & set(modelled) else 0
-    group = Group(len(members), boxes, fabric.gpu, channels or CHANNELS, speed, switch)
+    group = Group(len(members), boxes, fabric.gpu, channels or costs(fabric.gpu).channels, speed, switch)
     name = "all_reduce" if operation.operation == "barrier" else operation.operation
     whole = _whole(operation, len(members))
     pairs = [(a, p) for a in modelled for p in ([protocol] if protocol else PROTOCOLS)]

@@ -5,7 +5,7 @@ of one operation run side by side (channels, directions of a tree). Blocks use f
 all members; where an operation's own slots lie is in its calls' `flag_offset`.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...schemas import UsageError
@@ -19,6 +19,9 @@ Call = dict[str, int]
 
 Track = list[list[Call]]
 """Calls of each member, by its index in the group."""
+
+Stretch = tuple[int, int, int]
+"""Equal chunks of a pipeline: number of the first, how many, bytes of each."""
 
 WIRE_BYTES = {"simple": (1, 1), "ll": (2, 1), "ll128": (16, 15)}
 """Bytes on the wire a byte of data: LL writes a 4-byte flag after every 4 bytes, LL128 8 after 120 (NCCL)."""
@@ -49,9 +52,10 @@ class Tuning:
     """How an operation runs, and what its library's kernel costs. All zero: nothing but the network.
 
     `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
-    where that leaves the box. `copy` is the time in the kernel for a byte, as a multiple of its time on the
-    ring's slowest link. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is pipelined
-    (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll`
+    where that leaves the box. `lanes` channels share the bytes of a step: each takes `pass_bytes` of them within
+    the step, and moves `lane_mb_per_s` of the rest (0: no limit but the links). `kernel_ps` is the least time that
+    sends and receives take once posted. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is
+    pipelined (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll`
     makes waits subject to the run's wait policy.
     """
 
@@ -62,18 +66,22 @@ class Tuning:
     base_ps: int = 0
     step_ps: int = 0
     network_step_ps: int = 0
-    copy: int = 0
+    lanes: int = 1
+    lane_mb_per_s: int = 0
+    pass_bytes: int = 0
+    kernel_ps: int = 0
     poll: bool = False
     reduce_mb_per_s: int = 0
 
 
 @dataclass(frozen=True)
 class Ring:
-    """A ring: group ranks in order, its share of the buffer, and the payload rate of its slowest link."""
+    """A ring: group ranks in order, its share of the buffer, the payload rate of its slowest link, its channels."""
 
     order: list[int]
     size_bytes: int
     mb_per_s: int
+    lanes: int = 1
 
 
 @dataclass
@@ -109,7 +117,7 @@ class Work:
         rank = {member: i for i, member in enumerate(self.members)}
         shares = self.split(self.operation.size_bytes, speeds)
         rings = [
-            Ring([rank[m] for m in order], share, speed)
+            Ring([rank[m] for m in order], share, speed, max(1, self.tuning.lanes * speed // sum(speeds)))
             for order, share, speed in zip(orders, shares, speeds, strict=True)
         ]
         return [ring for ring in rings if ring.size_bytes] or rings[:1]
@@ -223,11 +231,20 @@ class Work:
         mode = Mode.POLL if self.tuning.poll else Mode.EVENT
         return wait(slot, expected, expected_step=expected_step, flag_step=flag_step, mode=mode)
 
-    def step(self, size_bytes: int, mb_per_s: int = 0, *, network: bool = False) -> list[dict[str, int]]:
-        """Return what the kernel does before it forwards: nothing, or a compute."""
-        cost = self.tuning.network_step_ps if network else self.tuning.step_ps
-        if mb_per_s:
-            cost += -(-size_bytes * self.tuning.copy * 10**6 // mb_per_s)
+    def step(
+        self, size_bytes: int, ring: Ring | None = None, *, network: bool = False, first: bool = True
+    ) -> list[dict[str, int]]:
+        """Return what the kernel does before it forwards: nothing, or a compute.
+
+        Channels move bytes while the link does: of the slower one's time only what exceeds the link's is left. Of
+        chunks in a pipeline only the `first` pays a step's latency: the others follow at the pace of their bytes.
+        """
+        how = self.tuning
+        cost = (how.network_step_ps if network else how.step_ps) if first else 0
+        if ring and how.lane_mb_per_s:
+            beyond = max(0, size_bytes - how.pass_bytes * ring.lanes)
+            busy = -(-beyond * 10**6 // (how.lane_mb_per_s * ring.lanes))
+            cost += max(0, busy - self.wire(size_bytes) * 10**6 // ring.mb_per_s)
         return [compute(cost)] if cost else []
 
     def call(
@@ -260,6 +277,17 @@ class Work:
     def leaves_box(self, a: int, b: int) -> bool:
         """Return whether group ranks `a` and `b` stand in different boxes; not where every member stands alone."""
         return self._box[a] != self._box[b]
+
+
+def first_alone(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """Return stretches that are not empty, with chunk 0 by itself."""
+    found: list[Stretch] = []
+    for first, count, size in stretches:
+        if count > 1 and first == 0:
+            found += [(0, 1, size), (1, count - 1, size)]
+        elif count:
+            found.append((first, count, size))
+    return found
 
 
 def runs(first: int, count: int, size: int, large: int, step: int) -> Iterator[tuple[int, int, bool]]:

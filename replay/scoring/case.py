@@ -6,6 +6,8 @@ from .machine import Machine, machine_of
 from .measurements import Measurement
 from .method import LARGE_BYTES, Method, method_of
 
+NIC_LATENCY_US = 0.25
+"""Of a preset's link from a NIC to its switch (replay/presets/wires.py)."""
 ONE_SHOT_BYTES = 512 * 1024, 256 * 1024
 """Up to this size vLLM's custom all-reduce takes one shot: of at most 4 GPUs, and of more
 (csrc/custom_all_reduce.cuh)."""
@@ -52,7 +54,9 @@ class Case:
         if m.boxes > 1 and m.nics:
             found["nics"] = m.nics
         if m.boxes > 1 and m.nic_gb_per_s:
-            found["nic_gb_per_s"] = m.nic_gb_per_s
+            found["nic_gb_per_s"] = round(m.nic_gb_per_s * m.carries, 3)
+        if m.boxes > 1 and m.extra_latency_us:
+            found["nic_latency_us"] = round(NIC_LATENCY_US + m.extra_latency_us, 3)
         if self.algorithm == "sharp":
             found["sharp"] = True
         return found

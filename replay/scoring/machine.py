@@ -26,6 +26,17 @@ TRANSPORTS = (
     ("roce", r"roce|spectrum|ethernet|pollara|ainic|thor|\banp\b|eth\b"),
     ("ib", r"\bib\b|infiniband|ndr|hdr|xdr|cx-?\d"),
 )  # fmt: skip
+CARRIES = {"ib": 0.93, "roce": 0.93, "efa": 0.93, "tcpxo": 0.94, "tcpx": 0.5}
+"""What a NIC carries of its rate, besides headers. Calibrated on TOGETHER_B200_scale and LAMBDAx2 (InfiniBand),
+A4x2_ar (RoCE), P5x2 and STAS_P6B200 (EFA), A3MEGAx2 (TCPXO), A3HIGHx2 (TCPX, which copies through host memory)."""
+ALONE = 0.75
+"""With one GPU a box its NIC carries less both ways at once: NCCL counted on 0.7 (2.10, src/graph/tuning.cc)."""
+LATENCY_US = {"ib": 0.0, "roce": 0.0, "efa": 9.0, "efa 1": 30.0, "tcpxo": 25.0, "tcpx": 100.0}
+"""Of a link from a NIC to its switch, beyond a fabric's own; two make a hop. Calibrated on P5x2 (EFA), P4DEx2 and
+P4Dx2 (EFA 1, of A100 hosts), A3MEGAx2 (TCPXO), A3HIGHx2 (TCPX)."""
+USUAL_GB_PER_S = {"dgx1-v100": 12.5, "hgx-a100": 25.0, "hgx-a800": 25.0, "mi250x": 25.0, "hgx-b300": 100.0,
+                  "gb300-nvl72": 100.0}  # fmt: skip
+"""A NIC's rate where the row does not say; 50 for boxes that are not here."""
 GBIT = {"xdr": 800, "ndr": 400, "hdr": 200, "edr": 100}
 
 
@@ -42,6 +53,17 @@ class Machine:
     nics: int = 0
     nic_gb_per_s: float = 0.0
     transport: str = ""
+
+    @property
+    def carries(self) -> float:
+        """What a NIC carries of its rate."""
+        return CARRIES[self.transport] * (ALONE if self.gpus_a_box == 1 else 1)
+
+    @property
+    def extra_latency_us(self) -> float:
+        """What a link of the NIC takes beyond the preset's."""
+        old = self.transport == "efa" and self.preset == "hgx-a100"
+        return LATENCY_US["efa 1" if old else self.transport]
 
     @property
     def gpus(self) -> int:
@@ -68,6 +90,7 @@ def machine_of(system: str, interconnect: str, gpus: int) -> Machine | str:
     if boxes == 1:
         return Machine(name, a_box, 1)
     nics, gb_per_s = _nics(wires, a_box)
+    gb_per_s = gb_per_s or USUAL_GB_PER_S.get(name, 50.0)
     return Machine(name, a_box, boxes, nics, gb_per_s, _transport(wires + " " + text))
 
 

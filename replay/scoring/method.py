@@ -22,8 +22,9 @@ class Method:
     """How a row's operation runs. Empty: as the library chooses.
 
     `forced` algorithm at every size, `seen` one for large sizes; `without` algorithms that are switched off.
-    `groups` of `ranks` side by side (0: as the row says). `harness` is what starts the operations: `mpi` (a
-    process a GPU, launches run ahead), `single` (one process for all GPUs), `torch` or `xla` (a framework).
+    `groups` of `group_ranks` side by side (0: as the row says). `harness` is what starts the operations: `mpi` (a
+    process a GPU, launches run ahead), `single` (one process for all GPUs), `torch` (a script that times each
+    operation by itself) or `xla`.
     """
 
     operation: str
@@ -136,4 +137,4 @@ def _harness(library: str, env: str) -> str:
         return "xla"
     if re.search(r"-g ?([2-9]|\d\d)\b|one process|single process", both):
         return "single"
-    return "torch" if re.search(r"\btorch\b|pytorch|all_reduce_bench", both) else "mpi"
+    return "torch" if re.search(r"torch \d|torch.*bench", both) else "mpi"

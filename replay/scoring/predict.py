@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...schemas import EidolaError
+from ..builder import Builder
 from ..collectives import Operation, Tuning, expand, tuning
 from ..fabric import Fabric
 from ..presets import preset
-from ..builder import Builder
+from ..routing import Routing, RoutingPolicy
 from ..run import SEGMENT_BYTES, run
 from .case import Case
+from .launch import iteration_us
 
-SEGMENTS = 2**21
+SEGMENTS = 2**18
 """Segments in a run, at most about: larger messages move in larger segments, so that a row takes seconds."""
 
 
@@ -34,8 +36,10 @@ def predict(case: Case) -> Prediction:
         program = builder.build()
     except EidolaError as error:
         return Prediction(covered=f"no program: {error}")
-    done = run(program, fabric, record="none", segment_bytes=_segment_bytes(case))
-    return Prediction(round(done.makespan_ps / 1e6, 3), how.algorithm, how.protocol)
+    routing = RoutingPolicy(Routing.SPRAY if case.machine.boxes > 1 else Routing.STATIC)
+    done = run(program, fabric, record="none", segment_bytes=_segment_bytes(case), routing=routing)
+    predicted_us = iteration_us(case, done.makespan_ps / 1e6)
+    return Prediction(round(predicted_us, 3), how.algorithm, how.protocol)
 
 
 def _segment_bytes(case: Case) -> int:

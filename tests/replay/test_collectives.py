@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from eidola.replay import Builder, Program, run
 from eidola.replay.collectives import ALGORITHMS, Operation, Tuning, expand, ring_order, tuning
+from eidola.replay.collectives.costs import costs
 from eidola.replay.collectives.tree import binary_tree, double_tree
 from eidola.replay.presets import preset
 from eidola.schemas import UsageError
@@ -214,9 +215,24 @@ def test_other_closed_forms_on_a_star(n):
 
 def test_costs_of_the_kernel_add_up():
     fabric, n, ser = preset("star", 8), 8, 20_971_520
-    how = Tuning("ring", base_ps=5 * US, step_ps=3 * US, copy=2)
+    how = Tuning("ring", base_ps=5 * US, step_ps=3 * US, lanes=4, lane_mb_per_s=6250, pass_bytes=16384)
     made = program(fabric, range(n), (Operation("all_reduce", n * MIB), how))
-    assert run(made, fabric, segment_bytes=0).makespan_ps == 5 * US + 14 * (3 * US + 2 * ser + ser + 2 * US)
+    busy = 2 * (ser - 4 * 16384 * 20)  # 4 channels of 6.25 GB/s are half as fast as the link, but for a pass
+    assert run(made, fabric, segment_bytes=0).makespan_ps == 5 * US + 14 * (3 * US + busy + 2 * US)
+
+
+def test_channels_that_are_faster_than_the_link_cost_nothing():
+    fabric, n, ser = preset("star", 8), 8, 20_971_520
+    how = Tuning("ring", lanes=16, lane_mb_per_s=6250)
+    made = program(fabric, range(n), (Operation("all_reduce", n * MIB), how))
+    assert run(made, fabric, segment_bytes=0).makespan_ps == 14 * (ser + 2 * US)
+
+
+def test_chunks_of_a_pipeline_pay_the_latency_of_a_step_once():
+    fabric, ser = preset("star", 4), 20_971_520
+    how = Tuning("ring", step_ps=7 * US, chunk_bytes=MIB)
+    made = program(fabric, range(4), (Operation("broadcast", 4 * MIB), how))
+    assert run(made, fabric, segment_bytes=0).makespan_ps == 3 * ser + 3 * (7 * US + ser + 2 * US)
 
 
 @pytest.mark.parametrize(("protocol", "wire"), [("simple", 960), ("ll", 1920), ("ll128", 1024)])
@@ -327,11 +343,13 @@ def test_tuning_keeps_what_was_captured_and_follows_the_model_otherwise():
     assert tuning(preset("ideal", 8), Operation("all_to_all", 64), members) == Tuning("direct")
 
 
-def test_a_ring_step_takes_what_nccl_says():
-    fabric, op = preset("hgx-h100", 8), Operation("all_reduce", 8)
-    how = tuning(fabric, op, range(8), "ring", "ll")
+@pytest.mark.parametrize("protocol", ["ll", "ll128", "simple"])
+@pytest.mark.parametrize("name", ["dgx1-v100", "hgx-a100", "hgx-h100", "hgx-b200", "mi300x"])
+def test_a_small_ring_takes_the_kernel_and_its_steps(name, protocol):
+    fabric, op = preset(name, 8), Operation("all_reduce", 8)
+    how, cost = tuning(fabric, op, range(8), "ring", protocol), costs(fabric.gpu)
     took = run(program(fabric, range(8), (op, how)), fabric).makespan_ps
-    assert took == pytest.approx(6.6 * US + 14 * 0.6 * US, rel=0.001)
+    assert took == pytest.approx((cost.kernel_us + 14 * cost.protocols[protocol].step_us) * US, rel=0.001)
 
 
 @pytest.mark.parametrize(

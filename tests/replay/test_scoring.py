@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from eidola.replay.presets import preset
 from eidola.replay.scoring import Measurement, case_of, read_measurements, score
 from eidola.schemas import InputError
 
@@ -19,35 +20,38 @@ def row(**cells):
 
 
 @pytest.mark.parametrize(
-    ("system", "interconnect", "ranks", "fabric", "boxes"),
+    ("system", "interconnect", "ranks", "machine", "boxes"),
     [
         ("H100 SXM, 8 per node, 2 nodes (AWS p5.48xlarge)", "NVLink4 NVSwitch + 32x100G EFA (3200 Gb/s)", 16,
-         "hgx-h100 nics=8 nic_gb_per_s=50", 2),
+         ("hgx-h100", 8, 50), 2),
         ("A100 40GB, 8 per node, 2 nodes (AWS p4d.24xlarge, EKS)", "NVLink3 NVSwitch + 4x100G EFA", 16,
-         "hgx-a100 nics=4 nic_gb_per_s=12.5", 2),
-        ("AWS p5en.48xlarge x 4 nodes", "16x200G EFA", 32, "hgx-h200 nics=8 nic_gb_per_s=50", 4),
-        ("4 nodes x 8 H200", "8 x 400 Gb/s InfiniBand NDR", 32, "hgx-h200 nics=8 nic_gb_per_s=50", 4),
-        ("32 x nodes of 8x B200 SXM", "CX-7 NDR", 256, "hgx-b200 nic_gb_per_s=50", 32),
+         ("hgx-a100", 4, 12.5), 2),
+        ("AWS p5en.48xlarge x 4 nodes", "16x200G EFA", 32, ("hgx-h200", 8, 50), 4),
+        ("4 nodes x 8 H200", "8 x 400 Gb/s InfiniBand NDR", 32, ("hgx-h200", 8, 50), 4),
+        ("32 x nodes of 8x B200 SXM", "CX-7 NDR", 256, ("hgx-b200", 0, 50), 32),
         ("B200, 1 GPU + 1 NIC per node, 2 nodes (GCP A4)", "1x400G RoCE per GPU", 2,
-         "hgx-b200 box_gpus=1 nics=1 nic_gb_per_s=50", 2),
-        ("HGX B300, 8/node", "NVLink5 + 8x800G XDR", 64, "hgx-b300 nics=8 nic_gb_per_s=100", 8),
-        ("GB200 NVL72, 4 per tray, 18 trays", "NVLink5 MNNVL", 72, "gb200-nvl72", 1),
-        ("GB300 NVL72", "NVLink5 MNNVL + XDR", 144, "gb300-nvl72 nic_gb_per_s=100", 2),
-        ("MI300X, 8 per node, 2 nodes", "xGMI mesh + 8x400G mlx5 RoCE", 16, "mi300x nics=8 nic_gb_per_s=50", 2),
-        ("AMD Instinct MI325X OAM", "xGMI", 8, "mi325x", 1),
-        ("gfx950 (MI350X/MI355X), 8 per node, 1 node", "xGMI mesh (7 links)", 8, "mi355x", 1),
-        ("MI250X, 4 of 8 GCDs", "xGMI, 1 to 4 links per pair", 4, "mi250x", 1),
-        ("NVIDIA A800-SXM4-80GB", "NVLink3 NVSwitch", 8, "hgx-a800", 1),
-        ("H800 SXM5, 8 per node, 2 nodes", "NVLink + 8x400G IB", 16, "hgx-h800 nics=8 nic_gb_per_s=50", 2),
-        ("H100 80GB HBM3, 8 per node, 1 or 2 nodes", "NVLink4 + IB NDR", 16, "hgx-h100 nic_gb_per_s=50", 2),
-        ("DGX-1 V100, 8 GPUs", "NVLink2 hybrid cube mesh", 8, "dgx1-v100", 1),
-        ("GCP A3 Mega", "8x200G GPUDirect-TCPXO", 16, "hgx-h100 nics=8 nic_gb_per_s=25", 2),
+         ("hgx-b200", 1, 50), 2),
+        ("HGX B300, 8/node", "NVLink5 + 8x800G XDR", 64, ("hgx-b300", 8, 100), 8),
+        ("GB200 NVL72, 4 per tray, 18 trays", "NVLink5 MNNVL", 72, ("gb200-nvl72", 0, 0), 1),
+        ("GB300 NVL72", "NVLink5 MNNVL + XDR", 144, ("gb300-nvl72", 0, 100), 2),
+        ("MI300X, 8 per node, 2 nodes", "xGMI mesh + 8x400G mlx5 RoCE", 16, ("mi300x", 8, 50), 2),
+        ("AMD Instinct MI325X OAM", "xGMI", 8, ("mi325x", 0, 0), 1),
+        ("gfx950 (MI350X/MI355X), 8 per node, 1 node", "xGMI mesh (7 links)", 8, ("mi355x", 0, 0), 1),
+        ("MI250X, 4 of 8 GCDs", "xGMI, 1 to 4 links per pair", 4, ("mi250x", 0, 0), 1),
+        ("NVIDIA A800-SXM4-80GB", "NVLink3 NVSwitch", 8, ("hgx-a800", 0, 0), 1),
+        ("H800 SXM5, 8 per node, 2 nodes", "NVLink + 8x400G IB", 16, ("hgx-h800", 8, 50), 2),
+        ("H100 80GB HBM3, 8 per node, 1 or 2 nodes", "NVLink4 + IB NDR", 16, ("hgx-h100", 0, 50), 2),
+        ("DGX-1 V100, 8 GPUs", "NVLink2 hybrid cube mesh", 8, ("dgx1-v100", 0, 0), 1),
+        ("GCP A3 Mega", "8x200G GPUDirect-TCPXO", 16, ("hgx-h100", 8, 25), 2),
     ],
 )  # fmt: skip
-def test_machines_are_read_from_what_their_authors_wrote(system, interconnect, ranks, fabric, boxes):
+def test_machines_are_read_from_what_their_authors_wrote(system, interconnect, ranks, machine, boxes):
     case = case_of(row(system=system, interconnect=interconnect, ranks=str(ranks)))
     assert not isinstance(case, str), case
-    assert (case.fabric, case.machine.boxes, case.machine.gpus) == (fabric, boxes, ranks)
+    found = case.machine
+    assert (found.preset, found.nics, found.nic_gb_per_s) == machine
+    assert (found.boxes, found.gpus) == (boxes, ranks)
+    assert preset(found.preset, ranks, **case.settings).gpus == ranks
 
 
 @pytest.mark.parametrize(

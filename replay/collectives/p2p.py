@@ -1,0 +1,59 @@
+"""How many channels a send or an exchange has, and what they need: NCCL's rules for point-to-point operations.
+
+nccl 2.22 to 2.28, src/enqueue.cc (calcP2pChunkSize, scheduleP2pTasksToPlan) and src/graph/paths.cc
+(ncclTopoComputeP2pChannels): a peer has as many channels as leave one for every rank, and more, in powers of two,
+while a channel's part is larger than the largest chunk. Small messages go by LL.
+"""
+
+from dataclasses import dataclass
+
+from .costs import Costs
+
+LARGEST_PART_BYTES = 32 * 512 * 1024
+"""Of a channel before there are more: 32 steps of NCCL_P2P_NVL_CHUNKSIZE."""
+LL_BYTES = 16 * 1024
+"""A channel's, up to which LL is taken: NCCL_P2P_LL_THRESHOLD."""
+NETWORK_CHANNELS = 2
+"""For a peer over the network: NCCL_NCHANNELS_PER_NET_PEER's default."""
+NETWORK_CHANNEL_GB_PER_S = 20.0
+"""Calibrated on TOGETHER_B200_scale and VULTR_B200_16, where 2 channels of one flow move 20 to 43 GB/s."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one member sends in the box and over the network: bytes to the largest peer, bytes in all, peers."""
+
+    largest_bytes: int
+    all_bytes: int
+    peers: int
+    network_largest_bytes: int = 0
+    network_peers: int = 0
+
+
+def protocol_of(costs: Costs, exchange: Exchange) -> str:
+    """Return LL for small messages, Simple otherwise."""
+    largest = max(exchange.largest_bytes, exchange.network_largest_bytes)
+    if exchange.network_peers:
+        return "ll" if largest <= LL_BYTES else "simple"
+    return "ll" if largest <= LL_BYTES * costs.peer_channels else "simple"
+
+
+def channels_of(costs: Costs, ranks: int, size_bytes: int) -> int:
+    """Return how many channels a message of this size to one of `ranks` peers in the box has."""
+    count = costs.peer_channels
+    while count * ranks > costs.p2p_channels and count > 1:
+        count //= 2
+    while size_bytes > count * LARGEST_PART_BYTES and count < costs.peer_channels:
+        count *= 2
+    return count
+
+
+def busy_ps(costs: Costs, ranks: int, exchange: Exchange, protocol: str) -> int:
+    """Return how long the channels of one member are busy, in picoseconds: those of its largest peer, or all."""
+    rate = costs.protocols[protocol].channel_gb_per_s
+    count = channels_of(costs, ranks, exchange.largest_bytes)
+    beyond = max(0, exchange.largest_bytes - costs.protocols[protocol].pass_bytes * count)
+    alone = beyond / (count * rate)
+    shared = exchange.all_bytes / (costs.p2p_channels * rate)
+    across = exchange.network_largest_bytes / (NETWORK_CHANNELS * NETWORK_CHANNEL_GB_PER_S)
+    return round(1000 * max(alone, shared, across))
