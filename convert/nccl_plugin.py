@@ -1,4 +1,4 @@
-"""Ring files of the capture stage's NCCL profiler plugin, read into tables; `capture/nccl/ring.h` is their layout.
+"""Ring files of the capture stage's NCCL profiler plugin, read into tables.
 
 A file holds the newest records of one process. Three tables come out of it, with host times in Unix nanoseconds:
 
@@ -18,49 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..schemas.errors import InputError
+from .nccl_ring import NcclCommunicator, Ring, read_ring
 
-MAGIC = b"EIDNCCL1"
-FORMAT = 1
 _NO_COMMUNICATOR = 0xFFFF
 _START, _STOP, _CHANGE = 1, 2, 3
-
-_HEADER = np.dtype(
-    {
-        "names": [
-            *("magic", "format", "record_bytes", "capacity", "process", "rank", "world", "restart"),
-            *("interface", "mask", "communicators", "names_lost", "timer_khz", "next", "library", "names"),
-        ],
-        "formats": [
-            *("S8", "<u4", "<u4", "<u8", "<u4", "<i4", "<i4", "<i4", "<i4", "<i4", "<u4", "<u4", "<u4"),
-            *("<u8", "S128"),
-            ([("state", "<u4"), ("text", "S28")], 64),
-        ],
-        "offsets": [0, 8, 12, 16, 24, 28, 32, 36, 40, 44, 48, 52, 56, 128, 192, 2048],
-        "itemsize": 4096,
-    }
-)
-_COMMUNICATOR = np.dtype(
-    [
-        *(
-            (name, "<u8")
-            for name in ("identity", "opened_ns", "closed_ns", "opened_unix_ns", "closed_unix_ns")
-        ),
-        *((name, "<i4") for name in ("rank", "ranks", "nodes")),
-        *(("named", "<u4"), ("name", "S72")),
-    ]
-)
-_RECORD = np.dtype(
-    [
-        *((name, "<u8") for name in ("commit", "time_ns", "event", "parent")),
-        *(("action", "u1"), ("type", "u1"), ("communicator", "<u2")),
-        *((name, "u1") for name in ("operation", "datatype", "algorithm", "protocol")),
-        *(("a", "<u8"), ("b", "<u8"), ("peer", "<i4")),
-        *((name, "u1") for name in ("channels", "warps", "flags", "state")),
-    ]
-)
-_COMMUNICATORS = 256
-_RECORDS_AT = _HEADER.itemsize + _COMMUNICATORS * _COMMUNICATOR.itemsize
 
 # Bits of event types and numbers of states: nccl_profiler.h, as in capture/nccl/layout.h.
 _COLL, _P2P, _PROXY_OP, _PROXY_STEP, _KERNEL_CHANNEL, _CE_COLL = 1, 2, 3, 4, 6, 12
@@ -80,26 +41,15 @@ _ELEMENT_BYTES: dict[str | None, int] = {
 
 
 @dataclass(frozen=True)
-class NcclCommunicator:
-    """One communicator of the process. `ranks` and `nodes` are None before NCCL 2.27; names may be empty."""
-
-    identity: int
-    name: str
-    rank: int | None
-    ranks: int | None
-    nodes: int | None
-    opened_ns: int
-    closed_ns: int | None
-
-
-@dataclass(frozen=True)
 class NcclDump:
     """What one process's file holds.
 
     `rank`, `world` and `restart` are what torchrun said (None: not started by it); `interface` the version of
     NCCL's profiler interface; `records` the raw records, oldest first, and `lost` how many are not there:
-    overwritten by newer ones, or never completed. `unix_offset_ns` turns the records' clock into Unix time, and
-    was the same at all of the communicators' beginnings and ends within `unix_spread_ns`.
+    overwritten by newer ones, or never completed. `names_lost` counts uses of names that found no place. `library`
+    is the NCCL or RCCL that called, or what contains it, and `timer_hz` the rate of its GPU timer: 10^9 on NVIDIA,
+    None for an RCCL without a rate. `unix_offset_ns` turns the records' clock into Unix time, and was the same at
+    all of the communicators' beginnings and ends within `unix_spread_ns`.
     """
 
     path: Path
@@ -129,125 +79,39 @@ def read_dump(path: str | Path) -> NcclDump:
     Raises InputError where it is no such file, is cut short, or comes from a newer version.
     """
     path = Path(path)
-    content = _content(path)
-    header = np.frombuffer(content, _HEADER, 1)[0]
-    used = min(int(header["communicators"]), _COMMUNICATORS)
-    raw = np.frombuffer(content, _COMMUNICATOR, used, _HEADER.itemsize)
-    records, lost = _whole(content, int(header["capacity"]), int(header["next"]))
-    offset, spread = _unix_offset(raw)
-    names = (None, *(_text(n["text"]) if n["state"] == 2 else None for n in header["names"][1:]))
-    library = _text(header["library"])
-    timer_hz = _timer_hz(library, int(header["timer_khz"]))
-    columns = _Columns(records, np.array(names, object), offset, int(header["process"]), timer_hz)
+    ring = read_ring(path)
+    process = int(ring.header["process"])
+    columns = _Columns(ring, process)
     return NcclDump(
         path,
-        int(header["process"]),
-        _said(header["rank"]),
-        _said(header["world"]),
-        _said(header["restart"]),
-        int(header["interface"]),
-        tuple(_communicator(c, offset) for c in raw),
-        int(header["communicators"]) - used,
-        records,
-        lost,
-        names,
-        int(header["names_lost"]),
-        library,
-        timer_hz,
-        offset,
-        spread,
+        process,
+        ring.said("rank"),
+        ring.said("world"),
+        ring.said("restart"),
+        int(ring.header["interface"]),
+        ring.communicators,
+        int(ring.header["communicators"]) - len(ring.communicators),
+        ring.records,
+        ring.lost,
+        ring.names,
+        int(ring.header["names_lost"]),
+        ring.library,
+        ring.timer_hz,
+        ring.unix_offset_ns,
+        ring.unix_spread_ns,
         columns.operations(),
         columns.transfers(),
         columns.channels(),
     )
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
-    if content[: len(MAGIC)] != MAGIC or len(content) < _RECORDS_AT:
-        raise InputError(
-            f"{path} is no ring file of the NCCL plugin: it does not begin with {MAGIC.decode()}"
-        )
-    header = np.frombuffer(content, _HEADER, 1)[0]
-    if header["format"] > FORMAT:
-        raise InputError(
-            f"{path} has format {header['format']}; this eidola reads up to {FORMAT}: upgrade it"
-        )
-    whole = _RECORDS_AT + int(header["capacity"]) * _RECORD.itemsize
-    if header["record_bytes"] != _RECORD.itemsize or len(content) != whole:
-        raise InputError(f"{path} has {len(content)} bytes instead of {whole}: copy it again, whole")
-    return content
-
-
-def _whole(content: bytes, capacity: int, following: int) -> tuple[npt.NDArray[Any], int]:
-    """Return the records that were completed, in order of their index, and how many are missing."""
-    slots = np.frombuffer(content, _RECORD, capacity, _RECORDS_AT)
-    index = slots["commit"] - np.uint64(1)
-    at = np.arange(capacity, dtype=np.uint64)
-    there = (slots["commit"] > 0) & (index < following) & (index % np.uint64(capacity) == at)
-    found = slots[there]
-    return found[np.argsort(found["commit"])], following - len(found)
-
-
-def _timer_hz(library: str, khz: int) -> int | None:
-    """Return the GPU timer's rate: NCCL reads %globaltimer, in ns; RCCL a counter whose rate the device gives.
-
-    RCCL's own plugin printed 24,384 for what the host saw take 238 us (ROCm/rocm-systems, pull request 4888).
-    """
-    if khz:
-        return khz * 1000
-    return None if "rccl" in Path(library).name else 10**9
-
-
-def _unix_offset(communicators: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return Unix time minus the records' clock, by the median of the anchors, and how far these differ."""
-    pairs = [
-        int(c[f"{when}_unix_ns"]) - int(c[f"{when}_ns"])
-        for c in communicators
-        for when in ("opened", "closed")
-        if c[f"{when}_ns"]
-    ]
-    if not pairs:
-        return 0, 0
-    return sorted(pairs)[len(pairs) // 2], max(pairs) - min(pairs)
-
-
-def _communicator(c: Any, offset: int) -> NcclCommunicator:
-    closed = int(c["closed_ns"])
-    return NcclCommunicator(
-        int(c["identity"]),
-        _text(c["name"]) if c["named"] == 2 else "",
-        _said(c["rank"]),
-        _said(c["ranks"]),
-        _said(c["nodes"]),
-        int(c["opened_ns"]) + offset,
-        closed + offset if closed else None,
-    )
-
-
-def _said(value: Any) -> int | None:
-    return None if value < 0 else int(value)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
 class _Columns:
     """The records as columns: starts, and what later records of an event add to them."""
 
-    def __init__(
-        self,
-        records: npt.NDArray[Any],
-        names: npt.NDArray[Any],
-        offset: int,
-        process: int,
-        timer_hz: int | None,
-    ) -> None:
-        self.names, self.offset, self.process, self.timer_hz = names, offset, process, timer_hz
+    def __init__(self, ring: Ring, process: int) -> None:
+        self.names, self.offset, self.process = np.array(ring.names, object), ring.unix_offset_ns, process
+        self.timer_hz = ring.timer_hz
+        records = ring.records
         self.starts = records[records["action"] == _START]
         stops = records[records["action"] == _STOP]
         self.stop_of = stops["event"], stops["time_ns"]

@@ -3,7 +3,7 @@
  * Layout (little-endian): a header of 4096 bytes, 256 communicators of 128 bytes, then `capacity` records, a
  * power of two. Record i of the run lies in slot i % capacity and is whole once its `commit` holds i + 1. The
  * newest records win; every index below `next` whose record is not there was lost, and the reader counts them.
- * eidola.convert.nccl_plugin reads it.
+ * eidola.convert.nccl_ring reads it.
  */
 #ifndef EIDOLA_NCCL_RING_H
 #define EIDOLA_NCCL_RING_H
