@@ -2,6 +2,7 @@
  *
  *   driver PLUGIN story VERSION            one communicator, operations with every kind of child
  *   driver PLUGIN threads VERSION N M      N threads start and stop M events each, stopping each other's
+ *   driver PLUGIN laps VERSION N M         N threads start and at once stop M events each
  *   driver PLUGIN reload VERSION           the library is closed with its last communicator, and opened again
  *   driver PLUGIN fork VERSION             a forked child calls the plugin too
  *   driver PLUGIN time VERSION N           N events from one thread; nanoseconds of processor time a record on stderr
@@ -235,7 +236,7 @@ static void story(void) {
     fprintf(stderr, "mask %d\n", mask);
 }
 
-static int threads, each;
+static int threads, each, at_once;
 static void **handles;
 static void *context_of_all;
 static pthread_barrier_t barrier;
@@ -244,8 +245,10 @@ static void *work(void *number) {
     const int me = (int)(intptr_t)number;
     for (int i = 0; i < each; i++) {
         handles[me * each + i] = collective(context_of_all, (uint64_t)(me * each + i), (size_t)me);
+        if (at_once) stop(handles[me * each + i]);
         if (i % 64 == 63) sched_yield();
     }
+    if (at_once) return NULL;
     pthread_barrier_wait(&barrier);
     const int other = (me + 1) % threads; /* every event is stopped by another thread */
     for (int i = 0; i < each; i++) stop(handles[other * each + i]);
@@ -331,6 +334,7 @@ int main(int count, char **arguments) {
     else {
         threads = atoi(arguments[4]);
         each = atoi(arguments[5]);
+        at_once = !strcmp(arguments[2], "laps");
         many();
     }
     dlclose(library);

@@ -174,6 +174,21 @@ def test_many_threads_fill_the_ring_and_what_is_lost_is_counted(driver, tmp_path
         assert dump.records["commit"][0] >= made - capacity
 
 
+def test_threads_that_lap_each_other_mix_no_records(driver, tmp_path):
+    seen = 0
+    for run in range(5):
+        (dump,), _ = drive(driver, tmp_path / str(run), "laps", 6, 8, 5000, records=16)
+        assert len(dump.records) + dump.lost == 2 * 8 * 5000
+        starts = dump.records[dump.records["action"] == 1]
+        assert (starts["b"] == starts["a"] // 5000).all()  # the thread's number, by both of its fields
+        assert (starts["event"] == starts["commit"]).all()
+        stops = dump.records[dump.records["action"] == 2]
+        assert (stops["event"] < stops["commit"]).all()
+        assert (stops["a"] == 0).all()
+        seen += len(starts)
+    assert seen
+
+
 def test_a_forked_child_writes_nothing(driver, tmp_path):
     (dump,), _ = drive(driver, tmp_path, "fork", 6)
     assert dump.operations["sequence_number"].to_pylist() == [1, 3]
