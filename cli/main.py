@@ -1,5 +1,6 @@
 """The `eidola` command: one sub-command a stage. Heavy imports happen inside the commands that need them."""
 
+import os
 import sys
 from typing import Any
 
@@ -41,6 +42,8 @@ app.command("inspect")(inspect.inspect)
 
 def main() -> None:
     """Run the command line; every EidolaError becomes one paragraph on stderr and its exit code."""
+    # Arrow's own allocator keeps what one thread gives back of another's; large tables then count twice.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         app()
     except EidolaError as error:

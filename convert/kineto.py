@@ -156,7 +156,6 @@ def _configured(config: dict[str, Any]) -> Group:
 
 
 def _span_columns(work: Work) -> dict[str, Any]:
-    kinds = np.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)], dtype=object)
     launched = work.launch >= 0
     launch_ns = pa.array(np.where(launched, work.start_ns[work.launch], 0), mask=~launched)
     lanes = pa.DictionaryArray.from_arrays(
@@ -164,8 +163,10 @@ def _span_columns(work: Work) -> dict[str, Any]:
     )
     return {
         "span": pa.array(np.arange(len(work))),
-        "lane": lanes.cast(pa.string()),
-        "kind": pa.array(kinds[work.kind], pa.string()),
+        "lane": lanes,
+        "kind": pa.DictionaryArray.from_arrays(
+            pa.array(work.kind, pa.int32()), pa.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)])
+        ),
         "name": work.names,
         "launch_ns": launch_ns,
         "start_ns": pa.array(work.start_ns),

@@ -28,9 +28,9 @@ class Work:
     get none. `syncs` are the events (rows of the events' SCHEMA) that say what a synchronising call waited for.
     """
 
-    kind: Ints
+    kind: npt.NDArray[np.int8]
     names: pa.DictionaryArray
-    lane: Ints
+    lane: npt.NDArray[np.int32]
     lane_names: list[str]
     start_ns: Ints
     end_ns: Ints
@@ -70,18 +70,18 @@ def numbers(table: pa.Table, column: str) -> Ints:
 def build_work(events: Events) -> Work:
     """Order what was read of a file into spans and find their launches."""
     table = events.table
-    everything = numbers(table, "kind")
-    rows = np.flatnonzero(everything != SYNC)
-    kind = everything[rows]
+    kind = np.asarray(table["kind"].to_numpy())
+    rows = np.flatnonzero(kind != SYNC)
+    kind = kind[rows]
     start = numbers(table, "start_ns")[rows] + events.base_ns
     duration = numbers(table, "duration_ns")[rows]
-    given = {n: numbers(table, n)[rows] for n in ("tid", "device", "stream")}
-    lane, lane_names = _lanes(kind, given["device"], given["stream"], given["tid"])
+    lane, lane_names = _lanes(kind, *(numbers(table, n)[rows] for n in ("device", "stream", "tid")))
     # At one instant an annotation comes before what it holds, and an empty span before a longer one.
     order = np.lexsort((np.where(kind == ANNOTATION, -duration, duration), lane, start))
-    columns = {n: column[order] for n, column in given.items()}
     rows = rows[order]
-    columns |= {n: numbers(table, n)[rows] for n in ("correlation", "function", "grid_x")}
+    columns = {
+        n: numbers(table, n)[rows] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
+    }
     work = Work(
         kind=kind[order],
         names=table["name"].combine_chunks().take(pa.array(rows)),
@@ -98,17 +98,21 @@ def build_work(events: Events) -> Work:
     return work
 
 
-def _lanes(kind: Ints, device: Ints, stream: Ints, tid: Ints) -> tuple[Ints, list[str]]:
+def _lanes(
+    kind: npt.NDArray[np.int8], device: Ints, stream: Ints, tid: Ints
+) -> tuple[npt.NDArray[np.int32], list[str]]:
     """Return each span's lane and the lanes' names, which name devices other than the main one."""
     gpu = kind <= COPY
     main = int(np.bincount(np.maximum(device[gpu], 0)).argmax()) if gpu.any() else 0
-    number = np.where(gpu, stream, tid)
-    order = np.lexsort((number, np.where(gpu, device, -1), ~gpu))
-    keys = np.stack([~gpu, np.where(gpu, device, -1), number])[:, order].astype(np.int64)
-    first = np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])[: len(order)]
-    lane = np.empty(len(order), np.int64)
-    lane[order] = np.cumsum(first) - 1
-    unique = keys[:, first].T
+    keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
+    order = np.lexsort(keys[::-1])
+    first = np.full(len(order), False)
+    first[:1] = True
+    for key in keys:
+        first[1:] |= key[order[1:]] != key[order[:-1]]
+    lane = np.empty(len(order), np.int32)
+    lane[order] = np.cumsum(first, dtype=np.int32) - 1
+    unique = np.stack([key[order[first]] for key in keys], axis=1).astype(np.int64)
     lanes = []
     for host, where, number in unique.tolist():
         prefix = "" if host or where == main else f"device {where} "

@@ -1,7 +1,7 @@
 """Numba's compiler with its results kept in the user's cache folder, a folder for each set of sources.
 
-A cache's name holds a hash of all its sources, because Numba looks for changes only in the file of the function that
-it loads, not in those that it calls.
+A cache's name holds a hash of all its sources, because Numba looks for changes only in the file of the function
+that it loads, not in those that it calls.
 """
 
 import hashlib

@@ -102,9 +102,9 @@ def write_file(table: Table, file: Path, data: pa.Table) -> None:
 
     The units of the columns are in the metadata of the Arrow fields, which Parquet files keep.
     """
-    text = [column.name for column in table.columns if pa.types.is_string(column.type)]
-    # Numbers repeat too little for dictionaries to pay: without them writing takes half as long.
-    pq.write_table(data.replace_schema_metadata(_stamp(table)), file, compression="zstd", use_dictionary=text)
+    columns = [c.dictionary_encode() if pa.types.is_string(c.type) else c for c in data.columns]
+    with TableFile(table, file) as written:
+        written.write(pa.Table.from_arrays(columns, schema=encoded_schema(table)))
 
 
 class TableFile:

@@ -40,7 +40,7 @@ class TraceWriter(FolderWriter):
         if isinstance(columns, Mapping) and "rank" not in columns:
             rows = len(next(iter(columns.values()), ()))
             columns = {"rank": np.full(rows, rank, np.int32), **columns}
-        self.write_table(name, rank, conform(_table(name), columns))
+        self.write_table(name, rank, conform(_table(name), columns, encoded=True))
 
     def write_table(self, name: str, rank: int, table: pa.Table) -> None:
         """Write a conforming Arrow table as rank `rank`'s file of table `name`; empty tables are left out."""
