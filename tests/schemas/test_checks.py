@@ -32,10 +32,11 @@ def path(tmp_path):
 def edit(path, name, change, rank=0):
     """Rewrite one file of the trace: `change` takes its rows as dicts, and returns those to be written."""
     file = path / name / f"rank{rank:05d}.parquet"
-    rows = change(pq.read_table(file, partitioning=None).to_pylist())
+    whole = pq.read_table(file, partitioning=None)
     # Without the promise that required columns hold no nulls, so that a null can be put there.
-    schema = pa.schema([field.with_nullable(True) for field in TRACE_TABLES[name].schema()])
-    write_file(TRACE_TABLES[name], file, pa.Table.from_pylist(rows, schema))
+    nullable = [field.with_nullable(True) for field in TRACE_TABLES[name].schema()]
+    schema = pa.schema(nullable, metadata=whole.schema.metadata)
+    pq.write_table(pa.Table.from_pylist(change(whole.to_pylist()), schema), file)
     return file
 
 
