@@ -129,7 +129,8 @@ class _Reader:
         """Return (gpus,) the box of each GPU."""
         gpus, sizes = table["gpus"], table.get("boxes")
         if sizes is None:
-            return np.arange(gpus, dtype=np.int32) // table.get("box_gpus", 1)
+            same: Ints = np.arange(gpus, dtype=np.int32) // int(table.get("box_gpus", 1))
+            return same
         if (
             "box_gpus" in table
             or any(type(size) is not int or size < 1 for size in sizes)
