@@ -42,6 +42,7 @@ class _Raw:
     before_ns: int
     size_bytes: int = 0  # at the GPU count
     scaled: bool = False
+    shared: bool = False  # the flag has several writers
 
 
 @dataclass
@@ -101,16 +102,17 @@ class Grower:
         """Resolve peers and flags; return the item's steps, and its compute after the last one."""
         raws, cursor_ns = [], item.begin_ns
         for step in item.steps:
-            number, count = -1, 0
+            number, count, shared = -1, 0, False
             if step.kind == "wait":
                 distance, number, count = self.flags.awaited(rank, step.flag, step.value)
+                count = self.flags.count_on(self.gpus, rank, step.flag, count)
             else:
                 distance = (step.peer - rank) % self.flags.ranks
                 if step.flag >= 0:
                     _, number = self.flags.raised(step.peer, step.flag)
-            raws.append(
-                _Raw(step, distance, number, count, max(0, step.start_ns - cursor_ns), step.size_bytes)
-            )
+                    shared = self.flags.shared(step.peer, step.flag)
+            before_ns = max(0, step.start_ns - cursor_ns)
+            raws.append(_Raw(step, distance, number, count, before_ns, step.size_bytes, shared=shared))
             cursor_ns = max(cursor_ns, step.end_ns)
         return raws, max(0, finish_ns(item) - cursor_ns)
 
@@ -121,7 +123,7 @@ class Grower:
         for raw in raws:
             if raw.step.kind == "data" and raw.scaled:
                 batches.setdefault((raw.distance, raised.get(raw.distance, 0)), []).append(raw)
-            elif raw.step.kind == "flag":
+            elif raw.step.kind in ("flag", "atomic"):
                 raised[raw.distance] = raised.get(raw.distance, 0) + 1
         for batch in batches.values():
             left = -(-sum(raw.step.size_bytes for raw in batch) * self.flags.ranks // self.gpus)
@@ -148,7 +150,7 @@ class Grower:
     def _act(self, raw: _Raw, distance: int, before_ps: int, time_ps: int) -> Act:
         wait = raw.step.kind == "wait"
         end_ps = max(time_ps, raw.step.end_ns * 1000) if wait else time_ps
-        slot = raw.number * self.gpus + distance if raw.number >= 0 else -1
+        slot = raw.number * self.gpus + (0 if raw.shared else distance) if raw.number >= 0 else -1
         to = 0 if wait else distance
         return Act(wait, before_ps, time_ps, end_ps, to, raw.size_bytes, slot, raw.count, raw.step)
 

@@ -4,6 +4,9 @@ A flag is known by who raises it: the distance from writer to waiter (waiter - w
 number among the flags between those two ranks. Both are the same for every rank of a symmetric kernel, so one
 numbering of slots serves any number of GPUs. Each raise adds one; a value that the k-th raise is the first to
 reach is the count k.
+
+A flag that several ranks add the same to (a barrier's counter) is its waiter's own: at distance 0. Where all others
+raise it, or all, a count of so many rounds of theirs is, at any GPU count, that of as many rounds.
 """
 
 from bisect import bisect_left
@@ -27,6 +30,27 @@ class Flags:
     _writer: dict[tuple[int, int], int] = field(default_factory=dict)
     _class: dict[tuple[int, int], int] = field(default_factory=dict)
     _values: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    _shared: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+
+    def shared(self, rank: int, flag: int) -> bool:
+        """Whether several ranks raise `flag` at `rank`."""
+        return (rank, flag) in self._shared
+
+    def count_on(self, gpus: int, rank: int, flag: int, count: int) -> int:
+        """Return what `count` raises of `flag` at `rank` are on `gpus` GPUs.
+
+        Raises UsageError for a flag of all ranks where that is no whole number of rounds.
+        """
+        writers = len(self._shared.get((rank, flag), ()))
+        if gpus == self.ranks or writers < self.ranks - 1 or not writers:
+            return count
+        rounds, rest = divmod(count, writers)
+        if rest:
+            raise UsageError(
+                f"rank {rank} waits for {count} raises of flag {flag}, to which {writers} ranks add: a wait for "
+                f"some of them has no meaning on {gpus} GPUs; replay it on {self.ranks}"
+            )
+        return rounds * (writers + gpus - self.ranks)
 
     def raised(self, rank: int, flag: int) -> tuple[int, int]:
         """Return (distance, class) of `flag` at `rank`, which some captured write raises."""
@@ -52,11 +76,13 @@ class Flags:
 def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
     """Find the flags that captured writes raise, and number them.
 
-    Raises UsageError for a flag that several ranks raise, and for values that no count explains (a reset).
+    Raises UsageError for a flag that several ranks store to, or add different values to, and for values that no
+    count explains (a reset).
     """
     flags = Flags(ranks)
     raises: dict[tuple[int, int], list[tuple[int, str, int]]] = {}
     names: dict[tuple[int, int], str] = {}
+    writers: dict[tuple[int, int], set[int]] = {}
     for rank_work in work:
         for lane in rank_work.lanes:
             region = ""
@@ -65,18 +91,28 @@ def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
                     region = f" {step.region}"
                 if step.kind != "wait" and step.flag >= 0:
                     key = (step.peer, step.flag)
-                    writer = flags._writer.setdefault(key, rank_work.place)
-                    if writer != rank_work.place:
-                        raise UsageError(
-                            f"flag {step.flag} of rank {step.peer} is raised by ranks {writer} and "
-                            f"{rank_work.place}; replay knows flags with one writing rank only"
-                        )
+                    writers.setdefault(key, set()).add(rank_work.place)
                     raises.setdefault(key, []).append((step.start_ns, step.kind, step.value))
                     names.setdefault(key, f"{lane.name}{region} flag, distance of its writer")
+    for key, places in writers.items():
+        flags._writer[key] = key[0] if len(places) > 1 else next(iter(places))
+        if len(places) > 1:
+            flags._shared[key] = places
+            _check_shared(key, sorted(places), raises[key])
     _number(flags, names)
     for key, rows in raises.items():
         flags._values[key] = _counted(key, sorted(rows))
     return flags
+
+
+def _check_shared(key: tuple[int, int], places: list[int], rows: list[tuple[int, str, int]]) -> None:
+    """Refuse a flag of several ranks whose value depends on whose raise came first."""
+    if len({(kind, value) for _, kind, value in rows}) > 1 or rows[0][1] != "atomic":
+        rank, flag = key
+        raise UsageError(
+            f"flag {flag} of rank {rank} is raised by ranks {places[0]} and {places[1]}, which do not add the same "
+            "each time; give each writing rank a flag of its own, or add one by atomics"
+        )
 
 
 def _number(flags: Flags, names: dict[tuple[int, int], str]) -> None:

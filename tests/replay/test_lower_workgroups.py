@@ -1,8 +1,9 @@
 """Captured workgroups: writes, waits, and flags as counts."""
 
+import numpy as np
 import pytest
 
-from eidola.replay import IDEAL, lower, monitor, run, spin
+from eidola.replay import IDEAL, lower, monitor, run, scale, spin, write_scaled
 from eidola.schemas import UsageError
 
 from .programs import star
@@ -64,12 +65,58 @@ def test_what_no_count_explains_is_refused_by_name(tmp_path, writes, waits, mess
         lower(trace, ideal(2))
 
 
-def test_a_flag_that_two_ranks_raise_is_refused_by_name(tmp_path):
-    trace = write_trace(
-        tmp_path / "t", {0: producer(raised(2, 1, 9, 1)), 1: producer(raised(2, 2, 9, 2)), 2: consumer()}
-    )
+@pytest.mark.parametrize("other", [raised(2, 2, 9, 2), raised(2, 2, 9, 2, kind="atomic"), raised(2, 2, 9, 1)])
+def test_a_flag_that_two_ranks_raise_by_unlike_values_is_refused_by_name(tmp_path, other):
+    first = raised(2, 1, 9, 1, kind="atomic")
+    trace = write_trace(tmp_path / "t", {0: producer(first), 1: producer(other), 2: consumer()})
     with pytest.raises(UsageError, match=r"flag 9 of rank 2 is raised by ranks 0 and 1"):
         lower(trace, ideal(3))
+
+
+def barrier(path, rounds=2, ranks=4):
+    """A round: rank r works for 100 (r + 1) ns, adds one to a counter of all others, waits for what they add."""
+    rows = {}
+    for rank in range(ranks):
+        writes, waits = [], []
+        for turn in range(rounds):
+            begun = 1000 * turn + 100 * (rank + 1)
+            peers = [(rank + hop) % ranks for hop in range(1, ranks)]
+            writes += [raised(peer, begun, 0, 1, kind="atomic", span=0) for peer in peers]
+            waits.append(waited(0, (turn + 1) * (ranks - 1), begun, 1000 * (turn + 1), span=0))
+        spans = [span(0, "workgroup 0", 0, 1000 * rounds, "phase")]
+        rows[rank] = {"spans": spans, "writes": writes, "waits": waits}
+    return write_trace(path, rows)
+
+
+def test_a_counter_that_all_others_add_to_is_a_barrier(tmp_path):
+    """A round takes as long as its slowest rank, 400 ns; the others see its write a picosecond later."""
+    _, outcome = replayed(barrier(tmp_path / "t"))
+    ends = outcome.final.rows.waits["end_ps"].reshape(4, 2)
+    assert ends.tolist() == [[400_001, 800_001]] * 3 + [[400_000, 800_000]]
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8, 64])
+def test_a_barrier_waits_for_all_others_at_any_gpu_count(tmp_path, gpus):
+    trace = barrier(tmp_path / "t")
+    program = scale(trace, gpus, ideal(gpus)).program
+    assert sorted(set(program.wait_rows()["expected"].tolist())) == [gpus - 1, 2 * (gpus - 1)]
+    assert program.messages == 2 * gpus * (gpus - 1)
+    assert not run(program, ideal(gpus)).blocked()
+    scaled = lower(write_scaled(trace, tmp_path / "s", gpus=gpus), ideal(gpus)).program
+    for column in ("agent", "destination", "size_bytes"):
+        assert np.array_equal(scaled.message_rows()[column], program.message_rows()[column])
+    assert np.array_equal(scaled.wait_rows()["expected"], program.wait_rows()["expected"])
+
+
+def test_a_wait_for_some_of_all_others_has_no_meaning_at_other_counts(tmp_path):
+    trace = write_trace(
+        tmp_path / "t",
+        {r: producer(*(raised(p, 1, 9, 1, kind="atomic") for p in range(3) if p != r)) for r in (1, 2)}
+        | {0: consumer(waited(9, 1, 0, 5))},
+    )
+    lower(trace, ideal(3))
+    with pytest.raises(UsageError, match="waits for 1 raises of flag 9, to which 2 ranks add"):
+        scale(trace, 6, ideal(6))
 
 
 def test_writes_without_a_span_happen_at_their_time(tmp_path):

@@ -95,6 +95,21 @@ def test_staged_copies_land_in_host_memory_on_the_way():
     assert time(made, 0, 1, size, size // segments) == whole + part + 4 * PCIE4_HOP.latency_ps
 
 
+def test_a_staging_buffer_of_one_segment_takes_the_next_when_it_has_been_emptied():
+    """A segment comes in, lands, goes out, and its room is known one latency later; eight of them stream."""
+    made, part, segments = preset("pcie-staged", 8), 1 << 16, 16
+    program = alone(8, (0, [write(1, segments * part)]))
+    in_and_out = 2 * (serial(PCIE4, part) + PCIE4_HOP.latency_ps)
+    once = 2 * serial(PCIE4, part) + 4 * PCIE4_HOP.latency_ps
+    for engine in ("compiled", "reference"):
+        times = {}
+        for buffered in (1, 8, 0):
+            outcome = run(program, made, segment_bytes=part, buffer_bytes=buffered * part, engine=engine)
+            times[buffered] = int(outcome.final.rows.messages["arrival_ps"][0])
+        assert times[1] == once + (segments - 1) * in_and_out
+        assert times[8] == times[0] == once + (segments - 1) * serial(PCIE4, part)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"), [("torus-2d", (4, 6)), ("torus-3d", (3, 4, 5)), ("torus-3d", (2, 1, 7))]
 )
