@@ -83,6 +83,8 @@ def _causes(explanation: "Explanation", top: int) -> list[list[Any]]:
 def show_comparison(comparison: "Comparison", top: int) -> None:
     """Print what differs between two sides."""
     typer.echo(comparison.sentence)
+    if comparison.caution:
+        typer.echo(comparison.caution)
     show_frame("inputs", comparison.inputs, top)
     if comparison.same:
         return

@@ -37,6 +37,18 @@ class Comparison:
     collectives: pd.DataFrame
     links: pd.DataFrame
     flags: pd.DataFrame
+    backends: tuple[str, ...] = ()  # what the ranks of a captured side ran on
+
+    @property
+    def caution(self) -> str:
+        """What the captured side cannot tell; empty where each of its ranks had a GPU."""
+        found = [backend for backend in self.backends if backend != "gpu"]
+        if not found:
+            return ""
+        return (
+            f"Captured on backend {', '.join(found)}: differences in time are those of this capture's machine, and "
+            "validate no link rate, latency or flag delay."
+        )
 
     @property
     def difference_ps(self) -> int:
@@ -82,7 +94,7 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON takes."""
         tables = ("inputs", "causes", "kernels", "collectives", "links", "flags")
-        head = ("a", "b", "same", "makespan_a_ps", "makespan_b_ps", "difference_ps", "sentence")
+        head = ("a", "b", "same", "makespan_a_ps", "makespan_b_ps", "difference_ps", "sentence", "caution")
         rows = {name: _records(getattr(self, name)) for name in tables}
         return {name: getattr(self, name) for name in head} | {"errors": self.errors()} | rows
 
@@ -91,7 +103,8 @@ def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED)
     """Compare run `a` with another run, with a trace, or (by default) with what was captured of its own operations.
 
     Operations are aligned by rank, agent, kind, name and occurrence, collectives by communicator and sequence.
-    Raises InputError where a folder is neither run nor trace, UsageError where nothing of the run was captured.
+    Raises InputError where a folder is neither run nor trace, UsageError where nothing of the run was captured,
+    or its ranks took turns on one GPU.
     """
     run = a if isinstance(a, Results) else Results(a)
     left, other = run_side(run), _other(run, b)
@@ -108,6 +121,7 @@ def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED)
         collectives=_collectives(left.collectives, other.collectives),
         links=_both(left.links, other.links, ["link"], "_ps"),
         flags=_both(left.flags, other.flags, ["rank"], ""),
+        backends=other.backends,
     )
 
 

@@ -1,5 +1,6 @@
 """One side of a comparison: a run, what was captured of a run's operations, or a trace."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,18 @@ class Side:
     inputs: dict[str, Any] = field(default_factory=dict)
     hash: str = ""
     run: Results | None = None
+    backends: tuple[str, ...] = ()  # what the ranks of a capture ran on
+
+
+def _truthful(backends: Iterable[str], where: object) -> tuple[str, ...]:
+    """Return the backends; raises UsageError where ranks took turns on a GPU: their times are the turns'."""
+    found = tuple(sorted(set(backends)))
+    if "timesliced" in found:
+        raise UsageError(
+            f"{where}: its ranks took turns on one GPU (backend timesliced), which tests hooks and formats; "
+            "no run is compared with their times. Capture with a GPU a rank"
+        )
+    return found
 
 
 def run_side(run: Results) -> Side:
@@ -76,6 +89,7 @@ def captured_side(run: Results) -> Side:
         makespan_ps=int(activities["end_ps"].max()),
         activities=activities,
         collectives=_collectives(run, "captured_start_ns", "captured_end_ns", 1000),
+        backends=_truthful(run.summary.get("backends", ()), run.path),
     )
 
 
@@ -96,7 +110,9 @@ def trace_side(trace: Trace) -> Side:
     flags = (
         polls.rename(columns={"polls": "value"}).groupby("rank", as_index=False).sum() if len(polls) else None
     )
-    return Side(str(trace.path), int(activities["end_ps"].max()), activities, collectives, flags=flags)
+    ran_on = _truthful(trace.read("ranks", ["backend"])["backend"].to_pylist(), trace.path)
+    makespan_ps = int(activities["end_ps"].max())
+    return Side(str(trace.path), makespan_ps, activities, collectives, flags=flags, backends=ran_on)
 
 
 def _activities(run: Results, start: str, end: str, unit_ps: int) -> pd.DataFrame:

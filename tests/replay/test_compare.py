@@ -2,7 +2,7 @@
 
 import pytest
 
-from eidola.replay import compare, run
+from eidola.replay import compare, replay, run
 from eidola.replay.builder import Builder
 from eidola.replay.program import Collective, compute, wait, write
 from eidola.schemas import TraceWriter, UsageError
@@ -131,3 +131,21 @@ def test_runs_without_messages_compare_all_but_the_causes(tmp_path):
     assert not len(found.causes)
     assert (found.links["difference_ps"] > 0).all()
     assert found.as_dict()["causes"] == []
+
+
+def test_a_capture_that_is_no_truth_for_times_says_so_and_time_sliced_ones_are_refused(tmp_path):
+    def captured_on(backend):
+        with TraceWriter(tmp_path / f"{backend}.eidola") as writer:
+            for rank in range(2):
+                writer.write("ranks", rank, {"backend": [backend]})
+                span = {"span": [0], "lane": ["workgroup 0"], "kind": ["phase"], "name": ["work"]}
+                writer.write("spans", rank, {**span, "start_ns": [1000], "end_ns": [2000]})
+        return tmp_path / f"{backend}.eidola"
+
+    replay(captured_on("gpu"), tmp_path / "own")
+    assert compare(tmp_path / "own").caution == ""
+    assert compare(tmp_path / "own", captured_on("virtual")).caution.startswith("Captured on backend virtual")
+    replay(captured_on("host"), tmp_path / "host")
+    assert "validate no link rate" in compare(tmp_path / "host").as_dict()["caution"]
+    with pytest.raises(UsageError, match="took turns on one GPU"):
+        compare(tmp_path / "own", captured_on("timesliced"))
