@@ -30,7 +30,7 @@ eidola replay run job.eidola --mode target --target 0 --fabric ideal -o target/
 `eidola replay explain run/` then ranks what the time went to."""
 
 Mode = StrEnum("Mode", ["dependent", "timed", "target"])
-Wait = StrEnum("Wait", ["ideal", "spin", "monitor"])
+Dispatch = StrEnum("Dispatch", ["ascending", "descending", "shuffled"])
 Law = StrEnum("Law", ["weak", "strong"])
 Engine = StrEnum("Engine", ["compiled", "reference"])
 Record = StrEnum("Record", ["none", "messages", "hops"])
@@ -55,13 +55,29 @@ def run_command(
     target: Annotated[
         list[int] | None, typer.Option(help="A closed-loop GPU of mode target; default 0.")
     ] = None,
-    wait: Annotated[Wait, typer.Option(help="How waits on flags in memory are served.")] = Wait.ideal,
+    wait: Annotated[
+        str,
+        typer.Option(
+            help="How waits on flags in memory are served: ideal, spin, monitor, or docs/waiting.md."
+        ),
+    ] = "ideal",
     poll_period: Annotated[
         str | None,
         typer.Option(help="Of --wait spin: time between polls; default: the capture's own, else 100ns."),
     ] = None,
     wake_latency: Annotated[str, typer.Option(help="Of --wait monitor: from arrival to waking.")] = "0ns",
     arm_cost: Annotated[str, typer.Option(help="Of --wait monitor: time to arm it.")] = "0ns",
+    workgroup_slots: Annotated[int, typer.Option(min=0, help="Workgroups on a GPU at once; 0: all.")] = 0,
+    dispatch: Annotated[
+        Dispatch, typer.Option(help="Order in which workgroups get slots.")
+    ] = Dispatch.ascending,
+    switch_cost: Annotated[str, typer.Option(help="Time to put a workgroup into a slot.")] = "0ns",
+    memory_rate: Annotated[
+        int,
+        typer.Option(
+            min=0, help="MB/s of a GPU's memory, shared by polls, writes, computes; 0: not modelled."
+        ),
+    ] = 0,
     law: Annotated[
         Law, typer.Option(help="Scaling: a GPU keeps its work, or the work is divided.")
     ] = Law.weak,
@@ -95,11 +111,13 @@ def run_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Replay a trace: simulated traffic at any GPU count, on any fabric."""
-    if wait is Wait.spin and poll_period is None:
+    if wait == "spin" and poll_period is None:
         poll_period = _captured_period(trace, quiet or as_json)
     policy = _policy(wait, poll_period or "100ns", wake_latency, arm_cost)
-    from ..replay import replay
+    from ..replay import Device, replay
 
+    switch_ps = parse_ps(switch_cost, "--switch-cost")
+    device = Device(workgroup_slots, dispatch.value, switch_ps, memory_rate, seed=seed)
     options: dict[str, Any] = {
         "mode": mode.value, "law": law.value, "engine": engine.value, "record": record.value
     }  # fmt: skip
@@ -121,6 +139,7 @@ def run_command(
             routing=routing.value,
             buffer_bytes=buffer_bytes,
             events=events,
+            device=device,
             overwrite=overwrite,
             command=shlex.join(["eidola", *sys.argv[1:]]),
             progress=show,
@@ -181,17 +200,19 @@ def _captured_period(trace: Path, quiet: bool) -> str:
     return f"{period_ns}ns"
 
 
-def _policy(wait: Wait, poll_period: str, wake_latency: str, arm_cost: str) -> "WaitPolicy":
+def _policy(wait: str, poll_period: str, wake_latency: str, arm_cost: str) -> "WaitPolicy":
     """Return the wait policy that the options describe."""
-    from ..replay.waiting import IDEAL, Policy, WaitPolicy
+    from ..replay import parse_wait
 
-    period = parse_ps(poll_period, "--poll-period")
-    wake, arm = parse_ps(wake_latency, "--wake-latency"), parse_ps(arm_cost, "--arm-cost")
-    if wait is Wait.spin:
-        if period == 0:
+    if wait == "spin":
+        if parse_ps(poll_period, "--poll-period") == 0:
             raise UsageError("--poll-period 0: a spin needs time between its polls; give at least 1ps")
-        return WaitPolicy(Policy.SPIN, period_ps=period)
-    return WaitPolicy(Policy.MONITOR, wake_ps=wake, arm_ps=arm) if wait is Wait.monitor else IDEAL
+        wait = f"spin {poll_period}"
+    if wait == "monitor":
+        parse_ps(wake_latency, "--wake-latency")
+        parse_ps(arm_cost, "--arm-cost")
+        wait = f"monitor wake {wake_latency} arm {arm_cost}"
+    return parse_wait(wait)
 
 
 @contextmanager

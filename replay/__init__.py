@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .api import replay, verify
     from .builder import Builder
     from .comparison import Comparison, compare
+    from .device import Device
     from .edits import Edits, read_edits
     from .explanation import Explanation, explain
     from .fabric import Fabric, FabricBuilder
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from .scaled import write_scaled
     from .scaling import scale
     from .schedules import write_schedule
-    from .waiting import IDEAL, WaitPolicy, monitor, spin
+    from .wait_text import parse_wait
+    from .waiting import IDEAL, WaitPolicy, backoff, monitor, polls_table, spin
 
 __all__ = [
     "IDEAL",
     "Builder",
     "Comparison",
+    "Device",
     "Edits",
     "Explanation",
     "Fabric",
@@ -33,11 +36,14 @@ __all__ = [
     "Outcome",
     "Program",
     "WaitPolicy",
+    "backoff",
     "compare",
     "explain",
     "lower",
     "make_pipeline",
     "monitor",
+    "parse_wait",
+    "polls_table",
     "read_edits",
     "replay",
     "run",
@@ -54,6 +60,7 @@ __getattr__ = attach(
     api="replay verify",
     builder="Builder",
     comparison="Comparison compare",
+    device="Device",
     edits="Edits read_edits",
     explanation="Explanation explain",
     fabric="Fabric FabricBuilder",
@@ -64,5 +71,6 @@ __getattr__ = attach(
     scaled="write_scaled",
     scaling="scale",
     schedules="write_schedule",
-    waiting="IDEAL WaitPolicy monitor spin",
+    wait_text="parse_wait",
+    waiting="IDEAL WaitPolicy backoff monitor polls_table spin",
 )

@@ -16,6 +16,7 @@ from typing import Any
 from ..schemas import InputError, Results, ResultsWriter, Trace
 from ..schemas.hashing import HASH_VERSION
 from .changes import load_changes
+from .device import NO_LIMITS, Device
 from .edits import NONE, Edits, read_edits
 from .fabric import Fabric
 from .lowering.lower import Lowered, ReplayMode, lower
@@ -24,6 +25,7 @@ from .outcome import Outcome
 from .program import Mode, Op
 from .routing import routing as routing_policy
 from .run import SEGMENT_BYTES, Engine, Record, run
+from .wait_text import registered, wait_words
 from .waiting import IDEAL, Policy, WaitPolicy
 
 Progress = Callable[[str, int, int], None]
@@ -59,6 +61,7 @@ class Arguments:
     parallel: dict[str, int] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     edits: str | None = None
+    device: Device = NO_LIMITS
 
 
 def replay(
@@ -85,6 +88,7 @@ def replay(
     parallel: dict[str, int] | None = None,
     axes: dict[str, str] | None = None,
     edits: str | Path | None = None,
+    device: Device = NO_LIMITS,
     overwrite: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
@@ -93,11 +97,11 @@ def replay(
 
     `gpus` is how many to replay (default: the captured ranks), `fabric` a preset's name, a TOML file, or a
     Fabric. See `lower` for `mode`, `targets` and `algorithms`, `scale` for `law`, `replicas` and `fill`,
-    `run` for what else there is. `routing`: static, ecmp, spray or least-loaded, its hash drawn from `seed`.
-    `events`: a TOML file of links, NICs and GPUs that slow down, fail and come back, see docs/fabrics.md.
-    `command` is noted in the manifest. `edits`: a TOML file that asks what if, see docs/scaling.md; what it
-    says of `gpus`, `fabric` and `parallel` goes before the arguments. `progress` is called with (stage, done,
-    total).
+    `run` for what else there is, `Device` for what a GPU's agents may share. `routing`: static, ecmp, spray
+    or least-loaded, its hash drawn from `seed`. `events`: a TOML file of links, NICs and GPUs that slow down,
+    fail and come back, see docs/fabrics.md. `command` is noted in the manifest. `edits`: a TOML file that
+    asks what if, see docs/scaling.md; what it says of `gpus`, `fabric` and `parallel` goes before the
+    arguments. `progress` is called with (stage, done, total).
 
     Raises UsageError and InputError for what cannot be replayed as asked, StallError, naming who waits for what,
     where the program cannot go on; nothing is then left at `output`.
@@ -109,7 +113,7 @@ def replay(
     arguments = Arguments(
         gpus, name, dict(fabric_settings or {}), mode, tuple(targets), wait, engine, law, replicas, fill,
         dict(algorithms or {}), segment_bytes, record, seed, routing, buffer_bytes,
-        str(Path(events).resolve()) if events else None, parallel, dict(axes or {}), asked.path or None,
+        str(Path(events).resolve()) if events else None, parallel, dict(axes or {}), asked.path or None, device,
     )  # fmt: skip
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
@@ -196,6 +200,7 @@ def _replay(
         buffer_bytes=arguments.buffer_bytes,
         changes=changes,
         record=arguments.record,
+        device=arguments.device,
         progress=lambda landed, _: progress("running", landed, messages),
     )
     progress("writing", messages, messages)
@@ -265,9 +270,11 @@ def wait_text(wait: WaitPolicy) -> str:
     """Return a wait policy in words."""
     if wait.kind is Policy.SPIN:
         return f"spin, a poll each {wait.period_ps / 1000:g} ns"
-    if wait.kind is Policy.MONITOR:
+    if wait.kind is Policy.MONITOR and wait == WaitPolicy(
+        Policy.MONITOR, arm_ps=wait.arm_ps, wake_ps=wait.wake_ps
+    ):
         return f"monitor, {wait.arm_ps / 1000:g} ns to arm, {wait.wake_ps / 1000:g} ns to wake"
-    return "ideal"
+    return wait_words(wait)
 
 
 def _fabric(name: str | Path, gpus: int, settings: dict[str, Any]) -> Fabric:
@@ -314,8 +321,13 @@ def _versions() -> dict[str, str]:
 
 
 def _arguments(given: dict[str, Any]) -> Arguments:
-    wait = WaitPolicy(**{**given["wait"], "kind": Policy(given["wait"]["kind"])})
-    return replace(Arguments(**{**given, "wait": wait}), targets=tuple(given["targets"]))
+    saved = given["wait"]
+    table = tuple((gap, times) for gap, times in saved.get("table", ()))
+    wait = WaitPolicy(**{**saved, "kind": Policy(saved["kind"]), "table": table})
+    if wait.name:
+        wait = registered(wait.name)
+    device = Device(**given.get("device", {}))
+    return replace(Arguments(**{**given, "wait": wait, "device": device}), targets=tuple(given["targets"]))
 
 
 def _temporary() -> Path:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .engine.layout import FINISHED, Final
+from .device import NO_LIMITS, Device
+from .engine.layout import QUEUED, Final
 from .fabric import Fabric
 from .program import Ints, Mode, Program
 from .waiting import WaitPolicy
@@ -26,6 +27,7 @@ class Outcome:
     wait: WaitPolicy
     segment_bytes: int
     final: Final
+    device: Device = NO_LIMITS
 
     @property
     def makespan_ps(self) -> int:
@@ -39,14 +41,18 @@ class Outcome:
         return len(self.final.rows.messages) == self.program.messages
 
     def blocked(self) -> list[tuple[int, int, int, int]]:
-        """Return (agent, flag slot, expected, seen) of every agent that has not ended."""
+        """Return (agent, flag slot, expected, seen) of every agent that waits for a flag."""
         agents = self.final.agents
-        found = np.flatnonzero(agents["flag"] != FINISHED)
+        found = np.flatnonzero(agents["flag"] >= 0)
         flag = agents["flag"][found]
         slot = flag - self.program.flag_first[self.program.agent_endpoint[found]]
         seen = self.final.flags[flag]
         columns = (found, slot, agents["expected"][found], seen)
         return [(int(a), int(s), int(e), int(n)) for a, s, e, n in zip(*columns, strict=True)]
+
+    def queued(self) -> Ints:
+        """Return the workgroups that are ready and have no slot."""
+        return np.flatnonzero(self.final.agents["flag"] == QUEUED)
 
     @cached_property
     def activity_times(self) -> tuple[Ints, Ints]:

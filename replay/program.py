@@ -258,9 +258,9 @@ class Program:
         return names[label] if label >= 0 else f"flag {slot}"
 
 
-def compute(duration_ps: int) -> dict[str, int]:
-    """Let `duration_ps` pass."""
-    return {"kind": Op.COMPUTE, "mode": Mode.FOR, "duration_ps": duration_ps}
+def compute(duration_ps: int, size_bytes: int = 0) -> dict[str, int]:
+    """Let `duration_ps` pass; `size_bytes` of local memory are read and written meanwhile (`Device`)."""
+    return {"kind": Op.COMPUTE, "mode": Mode.FOR, "duration_ps": duration_ps, "size_bytes": size_bytes}
 
 
 def until(time_ps: int) -> dict[str, int]:

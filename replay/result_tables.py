@@ -11,6 +11,7 @@ from ..schemas import RESULT_TABLES, ResultsWriter, conform
 from ..schemas.store import integers
 from .engine.layout import HOP_ROW
 from .gpu_times import chunks, gpus
+from .memory_traffic import memory, sharing
 from .outcome import Outcome
 from .program import ACTIVITY_KINDS, Ints, Mode
 
@@ -22,8 +23,10 @@ def tables(outcome: Outcome) -> Mapping[str, Any]:
     """Return the tables that the outcome has, by name, each made when it is taken."""
     makers: dict[str, Callable[[], Any]] = {
         make.__name__: partial(make, outcome)
-        for make in (agents, activities, links, link_use, collectives, gpus)
+        for make in (agents, activities, links, link_use, collectives, gpus, memory)
     }
+    if len(outcome.final.waiting):
+        makers["sharing"] = partial(sharing, outcome)
     if len(outcome.final.rows.hops):
         makers["hops"] = partial(hops, outcome)
     return _Lazy(makers | {name: partial(_whole, outcome, name) for name in _chunked(outcome)})

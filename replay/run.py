@@ -3,14 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from ..schemas import StallError, UsageError
 from .changes import LinkChange
+from .device import NO_LIMITS, Device
+from .engine.serving import RESIDENT
 from .fabric import Fabric
 from .outcome import Outcome
-from .program import Program
+from .program import Ints, Program
 from .reach import check_reach
 from .routing import STATIC, RoutingPolicy
-from .waiting import IDEAL, Policy, WaitPolicy
+from .waiting import IDEAL, WaitPolicy
 
 if TYPE_CHECKING:
     from .engine.reference import ReferenceEngine
@@ -32,33 +36,35 @@ def run(
     buffer_bytes: int = 0,
     changes: Sequence[LinkChange] = (),
     record: Record = "messages",
+    device: Device = NO_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Run `program` to its end.
 
-    `wait` serves the waits of mode POLL; `routing` chooses among links. Messages move in segments of
-    `segment_bytes`; 0: whole. With `buffer_bytes`, each link has a buffer of that size where it enters a
-    switch, and waits for credit when it is full (lossless back-pressure); 0: unbounded
-    queues. `changes` slow links, fail and restore them at a time. `record` keeps
-    agents, activities and links (`none`), also messages and waits, or also every hop. `progress` is called
-    now and then with (messages landed, simulated picoseconds).
+    `wait` serves the waits of mode POLL; `device` limits what a GPU's agents share; `routing` chooses among
+    links. Messages move in segments of `segment_bytes`; 0: whole. With `buffer_bytes`, each link has a buffer
+    of that size where it enters a switch, and waits for credit when it is full (lossless back-pressure); 0:
+    unbounded queues. `changes` slow links, fail and restore them at a time. `record` keeps agents, activities
+    and links (`none`), also messages and waits, or also every hop. `progress` is called now and then with
+    (messages landed, simulated picoseconds).
 
     Raises StallError, naming who waits for what, where the program cannot go on; UsageError where program and
     fabric do not fit.
     """
     _check(program, fabric, wait, segment_bytes, buffer_bytes)
+    device.check(program, wait)
     routing.check(fabric)
     if engine == "compiled":
         from .engine import compiled
 
         final = compiled.run(
-            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record, progress
+            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record, progress, device
         )
     else:
         final = reference(buffer_bytes, changes)(
-            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record
+            program, fabric, wait, routing, segment_bytes, buffer_bytes, changes, record, device
         ).run()
-    outcome = Outcome(program, fabric, wait, segment_bytes, final)
+    outcome = Outcome(program, fabric, wait, segment_bytes, final, device)
     if blocked := outcome.blocked():
         raise StallError(_stall(program, outcome, blocked, changes))
     return outcome
@@ -85,8 +91,8 @@ def _check(program: Program, fabric: Fabric, wait: WaitPolicy, segment_bytes: in
         raise UsageError(
             f"--buffer-bytes {buffer_bytes}: a segment must fit into a buffer; --segment-bytes is {segment_bytes}"
         )
-    if wait.kind is Policy.SPIN and wait.period_ps < 1:
-        raise UsageError("a spin needs a period of at least 1 ps; --poll-period sets it")
+    if problem := wait.problem():
+        raise UsageError(problem)
     check_reach(program)
 
 
@@ -113,7 +119,29 @@ def _stall(
     }
     if down := [f"[{outcome.fabric.link_name(link)}]" for link, rate in rates.items() if rate == 0]:
         loop += f"; links that are down: {', '.join(down[:_SHOWN])}"
+    loop += _starved(program, outcome)
     return (
         f"stalled at {when:.3f} us: {len(blocked)} of {program.agents} agents wait for flags that nobody will "
         f"raise: {'; '.join(lines)}{more}{loop}"
+    )
+
+
+def _starved(program: Program, outcome: Outcome) -> str:
+    """Say which workgroups have no slot, and who holds the slots of the first one's GPU."""
+    queued = outcome.queued()
+    if not len(queued):
+        return ""
+    gpu = program.agent_endpoint[queued[0]]
+    holds = (outcome.final.waiting["place"] == RESIDENT) & (program.agent_endpoint == gpu)
+    holders = np.flatnonzero(holds & (outcome.final.agents["flag"] >= 0))
+
+    def named(agents: Ints) -> str:
+        more = f" and {len(agents) - _SHOWN} more" if len(agents) > _SHOWN else ""
+        return ", ".join(program.names[program.agent_name[agent]] for agent in agents[:_SHOWN]) + more
+
+    here = queued[program.agent_endpoint[queued] == gpu]
+    return (
+        f"; deadlock by oversubscription: {len(queued)} workgroups are ready and have no slot; on GPU {gpu} "
+        f"{named(here)}, while {named(holders)} wait in its {outcome.device.slots} slots; give more slots, or a "
+        "policy that yields them"
     )

@@ -1,41 +1,24 @@
 """Agents of the compiled engine: they run until they block, post messages, and are released by flags."""
 
 from ..program import Mode, Op
-from ..waiting import Policy
-from .heap import push
 from .jit import jit
-from .layout import BLOCKED_NOT, DONE, FINISHED, TIMERS
+from .layout import BLOCKED_NOT, DONE, FINISHED
 from .posting import post
+from .sharing import block, end, finish_wait, memory_compute, raise_line, serve, set_timer
 
 _COMPUTE, _WRITE = int(Op.COMPUTE), int(Op.WRITE)
 _UNTIL = int(Mode.UNTIL)
 _POLL, _OBSERVE = int(Mode.POLL), int(Mode.OBSERVE)
-_IDEAL, _SPIN, _MONITOR = int(Policy.IDEAL), int(Policy.SPIN), int(Policy.MONITOR)
 
 
 @jit
-def set_timer(sim, time, key):
-    """Wake agent `key` at `time`; a negative key is an acknowledgement's, and comes before agents."""
-    push(sim.timers, sim.register[TIMERS], time, key)
-    sim.register[TIMERS] += 1
-
-
-@jit
-def serve(policy, mode, start, arrival):
-    """Return (time that the waiter goes on, flag reads); see waiting.WaitPolicy.serve."""
-    if mode == _POLL and policy[0] == _SPIN:
-        turns = (arrival - start + policy[1] - 1) // policy[1]
-        return start + turns * policy[1], turns + 1
-    if mode == _POLL and policy[0] == _MONITOR:
-        return max(arrival, start + policy[3]) + policy[2], 1
-    return arrival, 0
-
-
-@jit
-def raise_flag(sim, rows, policy, index, message, now):
+def raise_flag(serving, sim, rows, index, message, now):
     """Add one to a flag, and release the agents that waited for the count that it has reached."""
     flag = sim.flags[index]
     flag.count += 1
+    if len(sim.waiting):
+        raise_line(serving, sim, rows, index, message, now)
+        return
     previous = -1
     at = flag.waiter
     while at >= 0:
@@ -46,34 +29,18 @@ def raise_flag(sim, rows, policy, index, message, now):
                 flag.waiter = following
             else:
                 sim.agents[previous].next = following
-            end, polls = serve(policy, agent.mode, agent.since_ps, now)
-            finish_wait(sim, rows, at, agent.since_ps, now, end, polls, message)
+            finish, polls = serve(serving, agent.mode, agent.since_ps, now)
+            finish_wait(sim, rows, at, agent.since_ps, now, finish, polls, message)
             agent.flag = BLOCKED_NOT
             agent.released_by = message
-            set_timer(sim, end, at)
+            set_timer(sim, finish, at)
         else:
             previous = at
         at = following
 
 
 @jit
-def finish_wait(sim, rows, at, start, arrival, end, polls, message):
-    """Count one served wait of agent `at`, and record it."""
-    agent = sim.agents[at]
-    agent.wait_ps += end - start
-    agent.polls += polls
-    if len(rows.waits):
-        row = rows.waits[agent.wait]
-        row.start_ps = start
-        row.arrival_ps = arrival
-        row.end_ps = end
-        row.polls = polls
-        row.released_by = message
-    agent.wait += 1
-
-
-@jit
-def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
+def begin_wait(code, serving, sim, rows, at, call, op, turn, now):
     """Begin one wait of agent `at`; return whether the agent goes on at once."""
     slot = op.flag + call.flag_offset + turn * op.flag_step
     expected = op.expected + turn * op.expected_step
@@ -83,7 +50,7 @@ def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
     index = code.flag_first[code.agent_endpoint[at]] + slot
     flag = sim.flags[index]
     if flag.count >= expected:
-        reads = 1 if op.mode == _POLL and policy[0] != _IDEAL else 0
+        reads = 1 if op.mode == _POLL and serving.polled else 0
         finish_wait(sim, rows, at, now, now, now, reads, -1)
         return True
     agent = sim.agents[at]
@@ -91,30 +58,37 @@ def begin_wait(code, sim, rows, policy, at, call, op, turn, now):
     agent.expected = expected
     agent.since_ps = now
     agent.mode = op.mode
-    agent.next = flag.waiter
-    flag.waiter = at
+    if len(serving.lines):
+        index = serving.lines[index]
+    agent.next = sim.flags[index].waiter
+    sim.flags[index].waiter = at
+    if len(sim.waiting):
+        block(serving, sim, at, now)
     return False
 
 
 @jit
-def step(code, net, sim, rows, policy, at, call, op, turn, now):
+def step(code, net, serving, sim, rows, at, call, op, turn, now):
     """Execute one operation of agent `at`; return (status, whether it blocks)."""
     if op.kind == _WRITE:
         return post(code, net, sim, rows, at, call, op, turn, now), False
     if op.kind != _COMPUTE:
-        return DONE, not begin_wait(code, sim, rows, policy, at, call, op, turn, now)
-    end = op.duration_ps
+        return DONE, not begin_wait(code, serving, sim, rows, at, call, op, turn, now)
+    until = op.duration_ps
     if op.mode != _UNTIL:
-        end += now
+        until += now
         sim.agents[at].compute_ps += op.duration_ps
-    if end <= now:
+        if serving.rate and op.size_bytes > 0:
+            memory_compute(serving, sim, at, op.duration_ps, op.size_bytes, now)
+            return DONE, True
+    if until <= now:
         return DONE, False
-    set_timer(sim, end, at)
+    set_timer(sim, until, at)
     return DONE, True
 
 
 @jit
-def run_agent(code, net, sim, rows, policy, at, now):
+def run_agent(code, net, serving, sim, rows, at, now):
     """Run agent `at` until it blocks or ends; return DONE, or why a write of it cannot be posted now."""
     agent = sim.agents[at]
     last = code.call_first[at + 1]
@@ -128,7 +102,7 @@ def run_agent(code, net, sim, rows, policy, at, now):
         turns = call.repeat if length else 0
         while agent.turn < turns:
             while agent.op < length:
-                status, blocked = step(code, net, sim, rows, policy, at, call, code.ops[begin + agent.op],
+                status, blocked = step(code, net, serving, sim, rows, at, call, code.ops[begin + agent.op],
                                        agent.turn, now)  # fmt: skip
                 if status != DONE:
                     set_timer(sim, now, at)  # tried again, first of this picosecond, when there is room
@@ -143,4 +117,6 @@ def run_agent(code, net, sim, rows, policy, at, now):
         agent.call += 1
     agent.flag = FINISHED
     agent.end_ps = now
+    if len(sim.waiting):
+        end(serving, sim, at, now)
     return DONE

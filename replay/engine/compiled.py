@@ -12,12 +12,13 @@ import numpy as np
 
 from ...schemas import UsageError
 from ..changes import LinkChange
+from ..device import NO_LIMITS, Device
 from ..fabric import Fabric
 from ..program import Program
 from ..routing import RoutingPolicy
 from ..waiting import WaitPolicy
 from . import layout
-from .agents import raise_flag, run_agent, set_timer
+from .agents import raise_flag, run_agent
 from .heap import remove, replace
 from .jit import jit
 from .layout import (
@@ -58,6 +59,9 @@ from .links import (
 )
 from .ports import change, join, service
 from .posting import leave, no_message, release
+from .serving import serving as make_serving
+from .serving import share
+from .sharing import admit, memory_event, memory_write, set_timer
 
 _SLOT_BITS = 31
 _FIRST_ACK = np.iinfo(np.int64).min  # an acknowledgement's key: this + message id, then its slot in flight
@@ -79,11 +83,11 @@ def return_latency(net, source, destination):
 
 
 @jit
-def show(net, sim, rows, policy, slot, now):
+def show(net, serving, sim, rows, slot, now):
     """Raise the flag of a message that has landed, and send its acknowledgement; or give its slot back."""
     message = sim.messages[slot]
     if message.flag >= 0:
-        raise_flag(sim, rows, policy, message.flag, message.id, now)
+        raise_flag(serving, sim, rows, message.flag, message.id, now)
     if message.ack >= 0:
         back = return_latency(net, message.source, message.destination)
         set_timer(sim, now + back, _FIRST_ACK + (message.id << _SLOT_BITS) + slot)
@@ -92,7 +96,7 @@ def show(net, sim, rows, policy, slot, now):
 
 
 @jit
-def leave_flow(net, sim, rows, policy, slot, now):
+def leave_flow(net, serving, sim, rows, slot, now):
     """Show a landed message of a flow, or hold it; then show those that it held back."""
     order = sim.order[slot]
     if order.kind == ORDERED and order.before >= 0:
@@ -111,12 +115,12 @@ def leave_flow(net, sim, rows, policy, slot, now):
             sim.order[following].before = order.before
         else:
             flow.tail = order.before
-        show(net, sim, rows, policy, slot, now)
+        show(net, serving, sim, rows, slot, now)
         slot = following if first and following >= 0 and sim.order[following].kind == HELD else -1
 
 
 @jit
-def deliver(code, net, sim, rows, policy, slot, now):
+def deliver(code, net, serving, sim, rows, slot, now):
     """Land one segment; with the last one the message arrives and its flag is raised."""
     message = sim.messages[slot]
     message.landed += 1
@@ -128,14 +132,16 @@ def deliver(code, net, sim, rows, policy, slot, now):
         row.arrival_ps = now
         row.queued_ps = message.queued_ps
         row.link = message.link
+    if serving.rate and message.size_bytes > 0:
+        memory_write(serving, sim, message.destination, message.size_bytes, now)
     if len(code.flow_of):
-        leave_flow(net, sim, rows, policy, slot, now)
+        leave_flow(net, serving, sim, rows, slot, now)
     else:
-        show(net, sim, rows, policy, slot, now)
+        show(net, serving, sim, rows, slot, now)
 
 
 @jit
-def landing_event(code, net, sim, rows, policy):
+def landing_event(code, net, serving, sim, rows):
     """Serve the first event, which is a landing."""
     now = sim.heap[0].time
     link = sim.heap[0].key
@@ -150,7 +156,7 @@ def landing_event(code, net, sim, rows, policy):
     else:
         sim.register[HEAP] = remove(sim.heap, sim.register[HEAP])
     give_entry(sim, entry)
-    deliver(code, net, sim, rows, policy, sim.entries[entry].message, now)
+    deliver(code, net, serving, sim, rows, sim.entries[entry].message, now)
 
 
 @jit
@@ -221,21 +227,26 @@ def lacks(net, sim, rows):
 
 
 @jit
-def timer_event(code, net, sim, rows, policy):
+def timer_event(code, net, serving, sim, rows):
     """Serve the first timer: an acknowledgement, or an agent that is due. Return its status."""
     now = sim.timers[0].time
     key = sim.timers[0].key
     sim.register[TIMERS] = remove(sim.timers, sim.register[TIMERS])
     if key >= 0:
-        return run_agent(code, net, sim, rows, policy, key, now)
+        if len(sim.waiting) and not admit(serving, sim, key, now):
+            return DONE
+        return run_agent(code, net, serving, sim, rows, key, now)
+    if key >= -len(sim.gpus):
+        memory_event(serving, sim, -1 - key, now)
+        return DONE
     slot = (key - _FIRST_ACK) & ((1 << _SLOT_BITS) - 1)
-    raise_flag(sim, rows, policy, sim.messages[slot].ack, sim.messages[slot].id, now)
+    raise_flag(serving, sim, rows, sim.messages[slot].ack, sim.messages[slot].id, now)
     release(sim, slot)
     return DONE
 
 
 @jit
-def advance(code, net, sim, rows, policy, budget):
+def advance(code, net, serving, sim, rows, budget):
     """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
     register = sim.register
     agents = len(sim.agents)
@@ -244,7 +255,7 @@ def advance(code, net, sim, rows, policy, budget):
         lack = lacks(net, sim, rows)
         if lack != DONE:
             return lack
-        if register[TIMERS] + agents >= len(sim.timers):
+        if register[TIMERS] + agents + 4 >= len(sim.timers):
             return GROW_TIMERS
         on_link = sim.heap[0].time if register[HEAP] > 0 else NEVER
         on_timer = sim.timers[0].time if register[TIMERS] > 0 else NEVER
@@ -264,11 +275,11 @@ def advance(code, net, sim, rows, policy, budget):
         register[NOW] = min(on_link, on_timer)
         lands = on_link <= on_timer and sim.heap[0].key < TRANSIT
         if lands:
-            landing_event(code, net, sim, rows, policy)
+            landing_event(code, net, serving, sim, rows)
         elif on_link < on_timer:
             budget -= node_event(code, net, sim, rows)
         else:
-            status = timer_event(code, net, sim, rows, policy)
+            status = timer_event(code, net, serving, sim, rows)
             if status != DONE:
                 return status
     return PAUSED
@@ -291,12 +302,18 @@ def run(
     changes: Sequence[LinkChange],
     record: str,
     progress: Callable[[int, int], None] | None = None,
+    device: Device = NO_LIMITS,
 ) -> layout.Final:
     """Run to the end, or until nothing can go on.
 
     `progress` is called with (messages landed, time in ps) every few million events.
-    Raises UsageError where a message has no route.
+    Raises UsageError where a message has no route, and for a wait policy written in Python.
     """
+    if type(policy).serve is not WaitPolicy.serve:
+        raise UsageError(
+            f"wait policy {policy.name or type(policy).__name__} is written in Python, which only the reference "
+            "engine runs; use --engine reference, or write it as a table"
+        )
     code, net = (
         layout.code(program, routing),
         layout.net(fabric, segment_bytes, buffer_bytes, routing, changes),
@@ -305,9 +322,10 @@ def run(
         layout.sim(program, fabric, code.flow_of, buffer_bytes, bool(net.queued)),
         layout.rows(program, record),
     )
-    settings = (int(policy.kind), policy.period_ps, policy.wake_ps, policy.arm_ps)
+    serving = make_serving(program, policy, device)
+    sim = share(sim, program, policy, device)
     while True:
-        status = advance(code, net, sim, rows, settings, BUDGET)
+        status = advance(code, net, serving, sim, rows, BUDGET)
         if status == DONE:
             finish(net, sim)
             rows = rows._replace(hops=rows.hops[: sim.register[HOPS]])
@@ -316,7 +334,9 @@ def run(
             for link in np.flatnonzero(sim.ports["head"][: fabric.links] >= 0) if buffer_bytes else ():
                 waits_on[int(link)] = int(sim.entries["then"][sim.ports["head"][link]])
             loop = layout.loop(waits_on)
-            return layout.Final(sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows, loop)
+            return layout.Final(
+                sim.agents, sim.flags["count"], sim.queues, sim.use, bin_ps, rows, loop, sim.waiting
+            )
         if status == NO_ROUTE:
             raise UsageError(f"fabric {fabric.name}: a message has no route from its GPU; check the rules")
         if status != PAUSED:

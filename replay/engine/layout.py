@@ -36,13 +36,18 @@ BINS = 128
 FIRST_BIN_PS = 1 << 10
 LOCAL_PS = 1  # a write to the own endpoint lands one picosecond later, as everything does in an ideal fabric
 UNORDERED, ORDERED, HELD = range(3)  # kinds of a message in a flow; held: landed, its flag not yet shown
-BLOCKED_NOT, FINISHED = -1, -2  # values of an agent's `flag` when it waits for none
+BLOCKED_NOT, FINISHED, QUEUED = -1, -2, -3  # values of an agent's `flag` when it waits for none
+
+
+def record_type(names: str) -> np.dtype[np.void]:
+    """Return the type of records with these fields: 64-bit integers, 32-bit where the name ends with a colon."""
+    fields = [(name.rstrip(":"), np.int32 if name.endswith(":") else np.int64) for name in names.split()]
+    return np.dtype(fields)
 
 
 def _records(names: str, size: int) -> Records:
-    """Return zeroed records with these fields: 64-bit integers, 32-bit where the name ends with a colon."""
-    fields = [(name.rstrip(":"), np.int32 if name.endswith(":") else np.int64) for name in names.split()]
-    return _zeros(size, np.dtype(fields))
+    """Return zeroed records."""
+    return _zeros(size, record_type(names))
 
 
 def _zeros(size: int, kind: np.dtype[Any]) -> Records:
@@ -61,6 +66,13 @@ QUEUE = (  # two cache lines: what each segment touches, then what it rarely doe
 )
 MESSAGE = (  # one cache line
     "id: source: destination: segments: landed: flag: ack: link: flow: hop: size_bytes queued_ps weight_ps"
+)
+WAITING = (  # of agents, where waits or GPUs share something
+    "woken_ps base work served_ps ready_ps slot_ps false_wakes overflows overflow_reads how: wakes: place: gpu:"
+)
+GPU = (  # of endpoints, where their agents share something
+    "now_ps clock writes_end boundary_ps round_ps round due_ps rate spinners elastic writing: computing: entries: "
+    "slots: head: tail:"
 )
 ORDER = "kind: before: after:"
 ENTRY = "start_ps message: segment: left: next: then: hop:"
@@ -134,6 +146,8 @@ class Sim(NamedTuple):
     timers: Records  # agents that are due, acknowledgements
     ports: Records  # buffers, then injections, of links; empty without credits
     services: Records  # events of links that wait for credit: credits, attempts to serve
+    waiting: Records  # of agents, where waits or GPUs share something; otherwise empty
+    gpus: Records  # of endpoints, likewise
 
 
 class Final(NamedTuple):
@@ -146,6 +160,7 @@ class Final(NamedTuple):
     bin_ps: int
     rows: "Rows"
     loop: tuple[int, ...] = ()  # links whose buffers wait for one another, where a run ended so
+    waiting: Records = np.zeros(0, np.int64)  # of agents, where waits or GPUs share something
 
 
 class Rows(NamedTuple):
@@ -271,6 +286,8 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
         _records(EVENT, 2 * agents + pool),
         _records(PORT, 2 * fabric.links if queued else 0),
         _records(EVENT, pool if queued else 0),
+        _records(WAITING, 0),
+        _records(GPU, 0),
     )
     first = program.call_first
     state.agents["call"] = first[:-1]

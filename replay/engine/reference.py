@@ -15,12 +15,15 @@ import simpy
 
 from ...schemas import UsageError
 from ..changes import LinkChange
+from ..device import NO_LIMITS, Device
 from ..fabric import Fabric, serialisation_ps, wire_bytes
 from ..program import Mode, Op, Program
 from ..routing import Routing, RoutingPolicy, mix
 from ..waiting import Policy, WaitPolicy
 from . import layout
 from .layout import BINS, FIRST_BIN_PS, LOCAL_PS, Final
+from .reference_sharing import Gpu, Monitor
+from .serving import AWAY, EVENT, MONITORED, OVERFLOW, SPINNING, UNLIMITED, serving, share
 
 DELIVERY, ACKNOWLEDGEMENT, AGENT, TRANSIT = range(4)  # phases of one picosecond
 Steps = Generator[simpy.Event, Any, None]
@@ -71,10 +74,14 @@ class Waiter:
     """An agent that is blocked on a flag."""
 
     agent: int
+    flag: int
     expected: int
     since_ps: int
     mode: int
     released: simpy.Event
+    how: int
+    monitor: Monitor
+    base: int = 0  # the round of polls before its first
 
 
 class ReferenceEngine:
@@ -90,6 +97,7 @@ class ReferenceEngine:
         buffer_bytes: int,
         changes: Sequence[LinkChange],
         record: str,
+        device: Device = NO_LIMITS,
     ) -> None:
         self.program, self.fabric, self.policy, self.routing = program, fabric, policy, routing
         self.segment_bytes, self.buffer_bytes, self.record = segment_bytes, buffer_bytes, record
@@ -97,8 +105,11 @@ class ReferenceEngine:
         self.clock = Clock()
         self.flow_of = layout.flows(program, routing)
         self.flows: dict[int, list[Message]] = defaultdict(list)
-        state = layout.sim(program, fabric, self.flow_of, 0, queued=False)
+        state = share(layout.sim(program, fabric, self.flow_of, 0, queued=False), program, policy, device)
         self.agents, self.queues = state.agents, state.queues
+        self.serving, self.waiting = serving(program, policy, device), state.waiting
+        self.turns: dict[int, simpy.Event] = {}
+        self.gpus: list[Gpu] = [self.gpu(at, row) for at, row in enumerate(state.gpus)]
         self.rows = layout.rows(program, record)
         self.counts: dict[int, int] = defaultdict(int)
         self.waiters: dict[int, list[Waiter]] = defaultdict(list)
@@ -106,25 +117,50 @@ class ReferenceEngine:
         self.busy: list[tuple[int, int, int]] = []
         self.free_ps = [0] * fabric.links
 
+    def gpu(self, number: int, start: Any) -> Gpu:
+        """Return an endpoint that limits its agents, with those that are in line for a slot."""
+
+        def remind(time_ps: int) -> None:
+            self.clock.at(time_ps, AGENT, -1 - number).callbacks.append(lambda _: gpu.served(time_ps))
+
+        gpu = Gpu(self.serving, self.wake, remind, self.waiting, self.agents, int(start["entries"]),
+                  int(start["slots"]))  # fmt: skip
+        at = int(start["head"])
+        while at >= 0:
+            gpu.ready.append(at)
+            self.turn(at)
+            at = int(self.agents["next"][at])
+        return gpu
+
+    def wake(self, time_ps: int, agent: int) -> None:
+        """Make an agent that waits for a slot, or for memory, due."""
+        self.clock.succeed(self.turns.pop(agent), time_ps, AGENT, agent)
+
+    def turn(self, agent: int) -> simpy.Event:
+        """Return the event of an agent that waits for a slot, or for memory."""
+        self.turns[agent] = self.clock.event()
+        return self.turns[agent]
+
     def run(self) -> Final:
         """Run until nothing can go on."""
         for agent in range(self.program.agents):
             self.clock.process(self.live(agent))
         self.clock.run()
-        for flag, waiting in self.waiters.items():
+        for waiting in self.waiters.values():
             for waiter in waiting:
-                self.agents["flag"][waiter.agent] = flag
+                self.agents["flag"][waiter.agent] = waiter.flag
                 self.agents["expected"][waiter.agent] = waiter.expected
                 self.agents["since_ps"][waiter.agent] = waiter.since_ps
         flags = state_flags(self.counts, int(self.program.flag_first[-1]))
         use, bin_ps = binned(self.busy, self.fabric.links)
         if self.record == "hops":
             self.rows = self.rows._replace(hops=layout.hop_records(self.hops))
-        return Final(self.agents, flags, self.queues, use, bin_ps, self.rows)
+        return Final(self.agents, flags, self.queues, use, bin_ps, self.rows, waiting=self.waiting)
 
     def live(self, agent: int) -> Steps:
         """Let one agent call its blocks."""
         program, ops = self.program, self.program.ops
+        yield self.turns[agent] if agent in self.turns else self.clock.at(0, AGENT, agent)
         for call in range(program.call_first[agent], program.call_first[agent + 1]):
             self.agents["call"][agent] = call
             self.rows.calls["start_ps"][call] = self.clock.now
@@ -142,12 +178,24 @@ class ReferenceEngine:
         self.agents["call"][agent] = program.call_first[agent + 1]
         self.agents["flag"][agent] = layout.FINISHED
         self.agents["end_ps"][agent] = self.clock.now
+        if self.gpus and self.waiting["place"][agent] != UNLIMITED:
+            self.own(agent).leave(int(self.clock.now))
+
+    def own(self, agent: int) -> Gpu:
+        """Return the GPU that an agent is on."""
+        return self.gpus[int(self.program.agent_endpoint[agent])]
 
     def compute(self, agent: int, op: int) -> Steps:
         """Let a duration pass, or idle until an absolute time."""
         end = int(self.program.ops["duration_ps"][op])
         if self.program.ops["mode"][op] == Mode.FOR:
             self.agents["compute_ps"][agent] += end
+            size = int(self.program.ops["size_bytes"][op])
+            if self.serving.rate and size:
+                turn = self.turn(agent)
+                self.own(agent).compute(agent, end, size, int(self.clock.now))
+                yield turn
+                return
             end += self.clock.now
         if end > self.clock.now:
             yield self.clock.at(end, AGENT, agent)
@@ -303,6 +351,8 @@ class ReferenceEngine:
         if self.record != "none":
             row = self.rows.messages[message.number]
             row["arrival_ps"], row["queued_ps"], row["link"] = self.clock.now, message.queued_ps, message.link
+        if self.serving.rate and message.size_bytes:
+            self.gpus[message.destination].write(message.size_bytes, int(self.clock.now))
         message.has_landed = True
         flow = self.flows[message.flow] if len(self.flow_of) else [message]
         if message.ordered and flow[0] is not message:
@@ -327,23 +377,62 @@ class ReferenceEngine:
         yield self.clock.at(self.clock.now + latency, ACKNOWLEDGEMENT, message.number)
         self.raise_flag(message.ack, message)
 
+    def line(self, flag: int) -> int:
+        """Return the first flag of a flag's line."""
+        return int(self.serving.lines[flag]) if len(self.serving.lines) else flag
+
     def raise_flag(self, flag: int, message: Message) -> None:
-        """Add one to a flag, and release the agents that waited for the count that it has reached."""
+        """Add one to a flag; release the agents that waited for the count that it has reached, wake its line's."""
         self.counts[flag] += 1
-        staying = []
-        for waiter in self.waiters[flag]:
-            if waiter.expected > self.counts[flag]:
+        staying, turn = [], 0
+        for waiter in self.waiters[self.line(flag)]:
+            reached = waiter.flag == flag and waiter.expected <= self.counts[flag]
+            before = waiter.monitor.wakes
+            served = self.serve(waiter, reached, turn)
+            turn += waiter.monitor.wakes - before
+            if not served:
                 staying.append(waiter)
                 continue
-            end, polls = self.serve(waiter.mode, waiter.since_ps, self.clock.now)
+            end, polls = served
             self.waited(waiter.agent, waiter.since_ps, self.clock.now, end, polls, message.number)
             self.agents["released_by"][waiter.agent] = message.number
             self.clock.succeed(waiter.released, end, AGENT, waiter.agent)
-        self.waiters[flag] = staying
+        self.waiters[self.line(flag)] = staying
 
-    def serve(self, mode: int, start_ps: int, arrival_ps: int) -> tuple[int, int]:
-        """Return (time that the waiter goes on, flag reads)."""
-        return self.policy.serve(start_ps, arrival_ps) if mode == Mode.POLL else (arrival_ps, 0)
+    def serve(self, waiter: Waiter, reached: bool, turn: int) -> tuple[int, int] | None:
+        """Return (time that the waiter goes on, flag reads) where a write to its line lets it; see `Monitor`."""
+        since, now = waiter.since_ps, int(self.clock.now)
+        if waiter.how == MONITORED and self.gpus:
+            return self.watch(waiter, reached, turn)
+        if not reached:
+            return None
+        if waiter.how == EVENT:
+            return now, 0
+        if self.serving.rate and waiter.how in (SPINNING, OVERFLOW):
+            gpu = self.own(waiter.agent)
+            gpu.settle(now)
+            end, reads = gpu.boundary_ps, 1 + gpu.round - waiter.base
+        elif waiter.how == OVERFLOW:
+            turns = -(-(now - since) // self.serving.overflow_ps)
+            end, reads = since + turns * self.serving.overflow_ps, 1 + turns
+        else:
+            end, reads = self.policy.serve(since, now)
+        if waiter.how == OVERFLOW:
+            self.waiting["overflow_reads"][waiter.agent] += reads
+        return end, reads
+
+    def watch(self, waiter: Waiter, reached: bool, turn: int) -> tuple[int, int] | None:
+        """Return (time that a monitored waiter goes on, flag reads) where a write to its line lets it."""
+        now, monitor, false = int(self.clock.now), waiter.monitor, self.waiting["false_wakes"]
+        if now <= monitor.armed_ps:
+            return self.policy.serve(waiter.since_ps, now) if reached else None
+        if monitor.asleep(now) and (reached or self.serving.line_flags):
+            monitor.wake(now, turn)
+            false[waiter.agent] += not reached
+        elif reached:
+            false[waiter.agent] -= 1  # the wake on its way will find the flag raised
+        reads = 1 + self.serving.lead_reads + monitor.wakes * bool(self.serving.line_flags)
+        return (monitor.read_ps, reads) if reached else None
 
     def wait(self, agent: int, call: int, op: int, turn: int) -> Steps:
         """Go on when a flag of the own endpoint has reached a count."""
@@ -359,9 +448,44 @@ class ReferenceEngine:
             reads = int(mode == Mode.POLL and self.policy.kind is not Policy.IDEAL)
             self.waited(agent, now, now, now, reads, -1)
             return
-        released = self.clock.event()
-        self.waiters[int(flag)].append(Waiter(agent, expected, now, mode, released))
-        yield released
+        waiter = Waiter(agent, int(flag), expected, int(now), mode, self.clock.event(), EVENT,
+                        Monitor(self.serving, int(now) + self.serving.lead_ps))  # fmt: skip
+        self.waiters[self.line(int(flag))].append(waiter)
+        if mode == Mode.POLL and self.serving.polled:
+            self.block(waiter)
+        yield waiter.released
+        if self.gpus:
+            yield from self.unblock(waiter)
+
+    def block(self, waiter: Waiter) -> None:
+        """Choose how a wait that blocks is served; it may take a monitor, or give its slot away."""
+        waiter.how = MONITORED if self.serving.monitored else SPINNING
+        if not self.gpus:
+            return
+        gpu, agent, now = self.own(waiter.agent), waiter.agent, int(self.clock.now)
+        if waiter.how == MONITORED and self.serving.entries:
+            if gpu.entries:
+                gpu.entries -= 1
+            else:
+                waiter.how = OVERFLOW
+                self.waiting["overflows"][agent] += 1
+        if waiter.how == MONITORED and self.serving.yields and self.waiting["place"][agent] != UNLIMITED:
+            self.waiting["place"][agent] = AWAY
+            gpu.leave(now)
+        elif waiter.how != MONITORED and self.serving.rate:
+            waiter.base = gpu.spin(now)
+
+    def unblock(self, waiter: Waiter) -> Steps:
+        """Give back what a wait has held; get a slot where it gave that away."""
+        gpu, now = self.own(waiter.agent), int(self.clock.now)
+        if waiter.how == MONITORED and self.serving.entries:
+            gpu.entries += 1
+        if waiter.how in (SPINNING, OVERFLOW) and self.serving.rate:
+            gpu.stop(now)
+        if self.waiting["place"][waiter.agent] == AWAY:
+            turn = self.turn(waiter.agent)
+            gpu.enter(waiter.agent, now)
+            yield turn
 
     def waited(self, agent: int, start: int, arrival: int, end: int, polls: int, message: int) -> None:
         """Count one served wait, and record it."""

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     ORDER = 4
     STEP = 5
     SPLIT = 6
+    DISPATCH = 7
 
 
 def words(count: int, seed: int, purpose: Purpose, gpu: int = 0, pattern: int = 0) -> Words:

@@ -11,9 +11,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ...schemas import Results
+from ..wait_text import wait_words
 from .point import Point
 from .values import NAMES, TABLES
-from .waits import wait_words
 
 OUTCOME = pa.schema(
     [

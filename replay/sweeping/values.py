@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ...schemas import InputError, Trace
 from ..api import Arguments
 from ..routing import routing
-from .waits import parse_wait
+from ..wait_text import parse_wait
 
 _HINTS = get_type_hints(Arguments) | {"trace": str, "wait": str}
 NAMES = ("trace", *(field.name for field in fields(Arguments)))

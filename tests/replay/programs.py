@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from eidola.replay.builder import Builder
 from eidola.replay.changes import LinkChange
+from eidola.replay.device import ORDERS, Device
 from eidola.replay.fabric import Fabric, FabricBuilder
 from eidola.replay.program import Mode, Program, compute, until, wait, write
+from eidola.replay.waiting import Policy, WaitPolicy
 
 MIB = 1 << 20
 US = 1_000_000  # picoseconds
@@ -103,7 +105,8 @@ def fabrics(draw: st.DrawFn, gpus: int, alike: bool = False) -> Fabric:
 def _ops(draw: st.DrawFn, gpus: int, flag: int) -> dict[str, int]:
     kind = draw(st.sampled_from(["compute", "until", "write", "write", "write", "wait", "wait"]))
     if kind == "compute":
-        return compute(draw(st.sampled_from([0, 0, 1000, 100_000]) | st.integers(0, 100_000)))
+        size = draw(st.sampled_from([0, 0, 1, 300, 5000]))
+        return compute(draw(st.sampled_from([0, 0, 1000, 100_000]) | st.integers(0, 100_000)), size)
     if kind == "until":
         return until(draw(st.integers(0, 300_000)))
     if kind == "write":
@@ -124,12 +127,52 @@ def programs(draw: st.DrawFn, gpus: int) -> Program:
     flag = builder.flags(np.arange(gpus), 3)
     everyone = builder.group(draw(st.permutations(range(gpus))))
     for _ in range(draw(st.integers(1, 2 * gpus))):
-        agent = builder.agent(draw(st.integers(0, gpus - 1)), "stream")
+        agent = builder.agent(draw(st.integers(0, gpus - 1)), draw(st.sampled_from(["stream", "workgroup"])))
         for _ in range(draw(st.integers(0, 3))):
             block = builder.block([_ops(draw, gpus, flag) for _ in range(draw(st.integers(0, 4)))])
             position = draw(st.integers(0, gpus - 1))
             builder.call(agent, block, draw(st.integers(0, 3)), group=everyone, position=position)
     return builder.build()
+
+
+@st.composite
+def kernels(draw: st.DrawFn, gpus: int) -> Program:
+    """Workgroups that wait for flags which a stream of every GPU raises, at random times and often enough."""
+    builder = Builder(gpus)
+    flag = builder.flags(np.arange(gpus), 4)
+    slot, times = st.integers(flag, flag + 3), st.integers(0, 40_000)
+    for gpu in range(gpus):
+        raised = draw(st.lists(st.tuples(slot, times, st.integers(0, gpus - 1)), max_size=6))
+        ops = [op for at, time, peer in raised for op in (compute(time), write(peer, 64, at))]
+        last = [write(peer, 8, flag + at) for peer in range(gpus) for at in range(4)]
+        builder.call(builder.agent(gpu, "stream"), builder.block([*ops, compute(draw(times)), *last, *last]))
+    one = st.one_of(
+        st.builds(wait, slot, st.integers(1, 3), mode=st.just(Mode.POLL)),
+        st.builds(compute, times, st.sampled_from([0, 64, 3000])),
+    )
+    for number in range(draw(st.integers(1, 4 * gpus))):
+        agent = builder.agent(number % gpus, draw(st.sampled_from(["workgroup"] * 4 + ["stream"])))
+        builder.call(agent, builder.block(draw(st.lists(one, max_size=5))))
+    return builder.build()
+
+
+@st.composite
+def monitors(draw: st.DrawFn) -> WaitPolicy:
+    """Monitors that compare or watch lines, run out, wake one by one, and let their slots go."""
+    times = st.sampled_from([0, 0, 1, 700, 30_000])
+    entries = draw(st.integers(0, 2))
+    return WaitPolicy(Policy.MONITOR, wake_ps=draw(times), arm_ps=draw(times), line_flags=draw(st.integers(0, 3)),
+                      entries=entries, overflow_ps=draw(st.sampled_from([1, 900, 20_000])),
+                      stagger_ps=draw(times), yields=draw(st.booleans()))  # fmt: skip
+
+
+@st.composite
+def devices(draw: st.DrawFn, wait: WaitPolicy) -> Device:
+    """No limits, few slots, a slow memory, or both."""
+    slots, switch, rate = draw(st.integers(0, 2)), draw(st.sampled_from([0, 1, 2000])), 0
+    if wait.kind not in (Policy.BACKOFF, Policy.TABLE):
+        rate = draw(st.sampled_from([0, 0, 1, 37, 2000, 1_000_000]))
+    return Device(slots, draw(st.sampled_from(ORDERS)), switch, rate, draw(st.sampled_from([1, 64])), seed=3)
 
 
 @st.composite

@@ -8,27 +8,45 @@ from hypothesis import strategies as st
 from eidola.replay import monitor, run, spin
 from eidola.replay.builder import Builder
 from eidola.replay.changes import LinkChange
+from eidola.replay.device import NO_LIMITS
 from eidola.replay.engine import compiled
 from eidola.replay.fabric import Fabric, FabricBuilder
 from eidola.replay.presets import preset
 from eidola.replay.program import compute, wait, write
 from eidola.replay.routing import STATIC, Routing, RoutingPolicy
 from eidola.replay.run import reference
-from eidola.replay.waiting import IDEAL
+from eidola.replay.waiting import IDEAL, backoff, polls_table
 from eidola.schemas import RESULT_TABLES, results_hash
 from eidola.schemas.store import conform
 
-from .programs import all_to_all, alone, fabrics, link_changes, programs, ring, star
+from .programs import (
+    all_to_all,
+    alone,
+    devices,
+    fabrics,
+    kernels,
+    link_changes,
+    monitors,
+    programs,
+    ring,
+    star,
+)
 
 ROUTINGS = [STATIC] + [RoutingPolicy(kind, seed=7) for kind in Routing]
 SIZES = [(0, 0), (1000, 0), (1000, 1000), (1000, 2500)]  # of a segment, of a buffer
-POLICIES = [IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor()]
+POLICIES = [
+    *(IDEAL, spin(0.7), spin(0.001), monitor(1.5, 0.3), monitor(), backoff(0.5, 9), backoff(1, 1)),
+    *(polls_table(((0.4, 3), (2, 0))), polls_table(((0.4, 3), (5, 2)), 1.5, 0.3)),
+]
 
 
-def agree(program, fabric, policy, routing, sizes, changes=()):
+def agree(program, fabric, policy, routing, sizes, changes=(), device=NO_LIMITS):
     """Run both engines, recording all; every row, total and count must be the same."""
-    fast = compiled.run(program, fabric, policy, routing, *sizes, changes, "hops")
-    slow = reference(sizes[1], changes)(program, fabric, policy, routing, *sizes, changes, "hops").run()
+    limits = (policy, routing, *sizes, changes, "hops")
+    fast = compiled.run(program, fabric, *limits, device=device)
+    slow = reference(sizes[1], changes)(program, fabric, *limits, device).run()
+    for name in ("slot_ps", "false_wakes", "overflows", "overflow_reads") if len(slow.waiting) else ():
+        np.testing.assert_array_equal(fast.waiting[name], slow.waiting[name], err_msg=name)
     assert fast.loop == slow.loop
     for name in ("calls", "messages", "waits"):
         np.testing.assert_array_equal(getattr(fast.rows, name), getattr(slow.rows, name), err_msg=name)
@@ -159,3 +177,10 @@ def test_queues_that_could_change_give_what_queues_that_cannot_do(data, gpus, se
     ports = compiled.run(program, fabric, IDEAL, STATIC, segment_bytes, 0, same, "messages").rows
     np.testing.assert_array_equal(plain.messages, ports.messages)
     np.testing.assert_array_equal(plain.waits, ports.waits)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 4), st.sampled_from(POLICIES) | monitors(), st.sampled_from(SIZES))
+def test_engines_agree_where_waits_and_gpus_share_something(data, gpus, policy, sizes):
+    program, fabric = data.draw(programs(gpus) | kernels(gpus)), data.draw(fabrics(gpus))
+    agree(program, fabric, policy, STATIC, sizes, device=data.draw(devices(policy)))

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from eidola.replay import replay
 from eidola.replay.sweeping import read_study, sweep
 from eidola.replay.sweeping.point import Point, is_done, run_point
-from eidola.replay.sweeping.waits import parse_wait, wait_words
-from eidola.replay.waiting import IDEAL, Policy, WaitPolicy
+from eidola.replay.wait_text import parse_wait, wait_words
+from eidola.replay.waiting import IDEAL, Policy, WaitPolicy, backoff, polls_table
 from eidola.report import report
 from eidola.schemas import InputError, Results, UsageError
 
+from .programs import monitors
 from .traces import collective, member, span, write_trace
 
 STAR = """name = "star"
@@ -157,6 +158,10 @@ times = st.integers(0, 10**13)
     st.just(IDEAL)
     | st.builds(WaitPolicy, st.just(Policy.SPIN), period_ps=st.integers(1, 10**13))
     | st.builds(WaitPolicy, st.just(Policy.MONITOR), wake_ps=times, arm_ps=times)
+    | monitors()
+    | st.just(backoff(100, 3200))
+    | st.just(polls_table(((100, 16), (1000, 0))))
+    | st.just(polls_table(((100, 16),), 50, 10))
 )
 def test_a_wait_policy_and_its_words_are_one(wait):
     assert parse_wait(wait_words(wait)) == wait
@@ -171,6 +176,14 @@ WRONG = (
     "monitor wake 1ns wake 2ns",
     "spin 0ns",
     "spin 1ns 2ns",
+    "backoff 100ns",
+    "backoff 100ns cap 10ns",
+    "table",
+    "table 1ns 2ns",
+    "table 1ns*x",
+    "monitor line",
+    "monitor yields yields",
+    "monitor entries 4",
 )
 
 
