@@ -1,16 +1,19 @@
 """Inside a captured process: attach to the first process group, and let nothing of that reach the script."""
 
+import contextlib
 import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .torch_rank import TorchRank
+from ..schemas.errors import EidolaError
+from .torch_rank import Options, TorchRank
 
 FOLDER = "EIDOLA_CAPTURE_FOLDER"
-STEPS = "EIDOLA_CAPTURE_STEPS"
+OPTIONS = "EIDOLA_CAPTURE_OPTIONS"
 _INJECTED = Path(__file__).with_name("inject")
 
 _current: TorchRank | None = None
@@ -37,15 +40,20 @@ def attach() -> None:
         return
     import torch.distributed
 
-    folder, steps = Path(os.environ[FOLDER]), int(os.environ[STEPS])
+    folder, options = Path(os.environ[FOLDER]), Options(**json.loads(os.environ[OPTIONS]))
     rank, restart = torch.distributed.get_rank(), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     withdraw()
     try:
         (folder / f"claim-{rank}-{restart}").open("x").close()
     except FileExistsError:
         return
-    _current = TorchRank(folder, rank, torch.distributed.get_world_size(), restart=restart, steps=steps)
-    _current.start()
+    recorder = TorchRank(folder, rank, torch.distributed.get_world_size(), restart=restart, options=options)
+    try:
+        recorder.start()
+    except EidolaError as error:
+        note_failure(folder, f"rank {rank}: {error}")
+        return
+    _current = recorder
 
 
 def finish() -> None:
@@ -63,7 +71,7 @@ def withdraw() -> None:
     else:
         os.environ.pop("PYTHONPATH", None)
     os.environ.pop(FOLDER, None)
-    os.environ.pop(STEPS, None)
+    os.environ.pop(OPTIONS, None)
 
 
 def _note_groups() -> None:
@@ -97,4 +105,10 @@ def _guard(action: Callable[[], None]) -> None:
     except Exception as error:  # noqa: BLE001  (a capture that fails must not fail the training)
         where = _current.folder if _current is not None else folder
         if where is not None:
-            (Path(where) / f"failed-{os.getpid()}.txt").write_text(f"{type(error).__name__}: {error}")
+            note_failure(Path(where), f"{type(error).__name__}: {error}")
+
+
+def note_failure(folder: Path, text: str) -> None:
+    """Leave `text` for the run to tell; a full disk loses it, and the script goes on."""
+    with contextlib.suppress(OSError):
+        (folder / f"failed-{os.getpid()}.txt").write_text(text, encoding="utf-8")

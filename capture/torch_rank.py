@@ -1,68 +1,127 @@
-"""One rank of a PyTorch job: a profiler window, process groups, steps and phases, kept as raw records.
+"""One rank of a PyTorch job, recorded at one of two levels.
 
-The window opens when the rank attaches and closes after `steps` optimizer steps (or calls of `step`), when
-the script starts a profiler of its own, or at exit. Private names of torch are used in this file only.
+`light`: collectives and user-scope events in a ring, steps and phases in another, GPU kernels in spaced windows.
+`detail`: also windows with CPU operators and an ExecutionTrace. Without the C++ recorder there are windows only.
 """
 
 import json
 import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from ..schemas.errors import EidolaError, UsageError
+from . import torch_private as private
+from .recorder import build
+from .recorder.ring import Marks, create
+from .torch_windows import Windows
+
+RECORD_VERSION = 2
+MARKS = 16384
+"""Steps and phases kept: 2 MiB."""
+NAMES = 1024
+RECORDS_A_MIB = 8192
+
+Detail = Literal["off", "spaced", "all"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to record.
+
+    `detail`: `off` is the light level, `spaced` adds windows of `window_steps` steps that cost at most `budget`
+    of the run's time, `all` has one window after the other. `ring_mib`: memory for collectives, of 8,192
+    records a MiB; when it is full the oldest go.
+    """
+
+    detail: Detail = "off"
+    window_steps: int = 3
+    budget: float = 0.01
+    ring_mib: int = 32
+
+    def __post_init__(self) -> None:
+        if self.detail not in ("off", "spaced", "all"):
+            raise UsageError(f"detail is {self.detail!r}; it is off, spaced or all")
+        if self.window_steps < 1:
+            raise UsageError(f"window_steps is {self.window_steps}; a window needs at least 1")
+        if not 0 < self.budget <= 1:
+            raise UsageError(
+                f"budget is {self.budget}; it is a share of the run's time, above 0 and at most 1"
+            )
+        if not 1 <= self.ring_mib <= 65536:
+            raise UsageError(f"ring_mib is {self.ring_mib}; choose 1 to 65536")
+
+    def as_json(self) -> str:
+        """Return the options as text for an environment variable."""
+        return json.dumps(asdict(self))
 
 
 class TorchRank:
     """Records one rank into `folder`; `start`, then `step` and `phase` as wanted, then `seal`."""
 
     def __init__(
-        self, folder: Path, rank: int, world_size: int, *, restart: int = 0, steps: int = 20
+        self, folder: Path, rank: int, world_size: int, *, restart: int = 0, options: Options | None = None
     ) -> None:
         self.folder = folder
         self.pid = os.getpid()
-        self.steps = steps
+        self.options = options or Options()
         self.stem = f"rank{rank:05d}.{restart}"
         self.record: dict[str, Any] = {
+            "version": RECORD_VERSION,
             "rank": rank,
             "world_size": world_size,
             "restart": restart,
+            "options": asdict(self.options),
+            "host": platform.node(),
+            "pid": self.pid,
+            "attached_ns": time.time_ns(),
+            "sealed_ns": None,
             "sealed": None,
-            "trace": None,
-            "gap": None,
-            "window_ns": None,
+            "recorder": None,
+            "calls": None,
+            "marks": None,
+            "device": None,
             "groups": [],
-            "steps": [],
-            "phases": [],
+            "windows": [],
+            "gaps": [],
         }
-        self._profiler: Any = None
+        self._windows: Windows
+        self._marks: Marks
+        self._recorder: Any = None
+        self._hook: Any = None
         self._own_steps = False
         self._optimizer: Any = None
-        self._hook: Any = None
-        self._began_ns = self._step_start_ns = 0
+        self._number = self._groups = 0
+        self._step_start_ns = self._began_ns = 0
 
     def start(self) -> None:
-        """Open the window, unless a profiler is active already: two at once empty each other."""
+        """Begin to record. Raises CaptureError where the ring cannot be allocated; nothing is then hooked."""
         import torch
-        from torch.optim.optimizer import register_optimizer_step_post_hook
 
         self.record["versions"] = {"torch": torch.__version__}
-        self._began_ns = self._step_start_ns = time.time_ns()
-        self.note_groups()
-        if torch.autograd._profiler_enabled():
-            self.record["gap"] = "the script's own profiler was active when the rank attached"
-        else:
-            self._start_profiler()
-        self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
-        self._write()
+        marks = f"{self.stem}.marks.ring"
+        self._marks = Marks(self.folder / marks, MARKS)
+        self.record["marks"] = marks
+        self._start_recorder(f"{self.stem}.calls.ring")
+        self._start_windows()
+        os.register_at_fork(after_in_child=self._forget)
+        self._step_start_ns = self._began_ns = time.time_ns()
+        self._count_optimizer_steps()
+        self.record["attach_ns"] = self._began_ns - self.record["attached_ns"]
+        self._note_state()
 
     def step(self) -> None:
         """End a step here; from the first call on, optimizer steps no longer count, nor those before it."""
+        if os.getpid() != self.pid:
+            return
         if not self._own_steps:
             self._own_steps = True
-            self.record["steps"].clear()
-            self._step_start_ns = self._began_ns
-        self._count_step()
+            self._number, self._step_start_ns = 0, self._began_ns
+        self._count_step("own_step")
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -71,90 +130,108 @@ class TorchRank:
         try:
             yield
         finally:
-            self.record["phases"].append({"name": name, "start_ns": start_ns, "end_ns": time.time_ns()})
+            if os.getpid() == self.pid:
+                self._marks.write("phase", start_ns, time.time_ns(), text=name)
 
     def note_groups(self) -> None:
-        """Note the process groups that exist now: name, ranks, backend, description."""
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
-            return
+        """Note the process groups that exist now."""
         known = {group["name"] for group in self.record["groups"]}
-        world = list(range(dist.get_world_size()))
-        for config in getattr(dist.distributed_c10d._world, "pg_config_info", []):
-            if config["pg_name"] not in known:
-                group = {"name": config["pg_name"], "description": config.get("pg_desc")}
-                group |= {"ranks": config.get("ranks") or world, "backend": config.get("backend_config")}
-                self.record["groups"].append(group)
+        self.record["groups"] += [g for g in private.process_groups() if g["name"] not in known]
+        self._groups = private.group_count()
 
     def seal(self, reason: str) -> None:
-        """Close the window, if it is open, save what it saw, and write the record."""
+        """Seal the open window, if there is one, and close the record."""
         if self._hook is not None:
             self._hook.remove()
         self.note_groups()
-        if self._profiler is not None:
-            self._stop_profiler(reason)
-        self.record["sealed"] = reason
-        self._write()
+        self._windows.close(reason)
+        if self._recorder is not None:
+            self._recorder.eidola_recorder_stop()
+        self.record |= {"sealed": reason, "sealed_ns": time.time_ns(), "steps": self._number}
+        self._note_state()
 
-    def _start_profiler(self) -> None:
-        import torch
-
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        self._profiler = torch.profiler.profile(activities=activities, record_shapes=True)
-        self.record["window_ns"] = [time.time_ns(), None]
-        self._profiler.start()
-        self._give_way()
-
-    def _stop_profiler(self, reason: str) -> None:
-        profiler, self._profiler = self._profiler, None
-        profiler.stop()
-        self.record["window_ns"][1] = time.time_ns()
-        self.record["window_closed"] = reason
-        name = f"{self.stem}.kineto.json.gz"
-        partial = self.folder / f".partial.{name}"
-        profiler.export_chrome_trace(str(partial))
-        partial.rename(self.folder / name)
-        self.record["trace"] = name
-
-    def _give_way(self) -> None:
-        """Seal our window before any other profiler prepares, and not again."""
-        from torch.autograd.profiler import profile
-
-        prepare = getattr(profile, "_prepare_trace", None)
-        if prepare is None:
+    def _start_recorder(self, name: str) -> None:
+        ring = self.folder / name
+        layout = create(ring, self.options.ring_mib * RECORDS_A_MIB, NAMES)
+        try:
+            self._recorder = build.start(ring, layout)
+        except EidolaError as error:
+            self.record["recorder"] = str(error)
+            ring.unlink()
             return
-        rank = self
+        self.record["calls"] = name
 
-        def prepare_other(other: Any, *args: Any, **kwargs: Any) -> Any:
-            profile._prepare_trace = prepare
-            if rank._profiler is not None and os.getpid() == rank.pid:
-                rank.record["gap"] = "the script started a profiler of its own"
-                rank._stop_profiler("script's profiler")
-            return prepare(other, *args, **kwargs)
+    def _start_windows(self) -> None:
+        """Choose the windows: where there is no recorder they are all that there is, and one opens at once."""
+        alone = self._recorder is None
+        detail = self.options.detail
+        self._windows = Windows(
+            self.folder,
+            self.stem,
+            "spaced" if detail == "off" else detail,
+            operators=alone or detail != "off",
+            steps=self.options.window_steps,
+            budget=self.options.budget,
+            on_others=self._others_profile,
+        )
+        self._windows.start(at_once=alone or detail == "all")
 
-        profile._prepare_trace = prepare_other
+    def _count_optimizer_steps(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        self._hook = register_optimizer_step_post_hook(self._optimizer_stepped)
+
+    def _others_profile(self, stacks: bool) -> None:
+        """Keep our hook out of a trace of the script's own that shows Python's calls."""
+        if stacks and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        elif not stacks and self._hook is None:
+            self._count_optimizer_steps()
 
     def _optimizer_stepped(self, optimizer: Any, *_: Any) -> None:
         if self._optimizer is None:
             self._optimizer = optimizer
         if optimizer is self._optimizer and not self._own_steps and os.getpid() == self.pid:
-            self._count_step()
+            self._count_step("step")
 
-    def _count_step(self) -> None:
+    def _count_step(self, kind: str) -> None:
         now_ns = time.time_ns()
-        number = len(self.record["steps"])
-        if number >= self.steps:
-            return
-        self.record["steps"].append({"step": number, "start_ns": self._step_start_ns, "end_ns": now_ns})
-        self._step_start_ns = now_ns
-        if number + 1 == self.steps and self._profiler is not None:
-            self._stop_profiler(f"{self.steps} steps")
-            self._write()
+        self._marks.write(kind, self._step_start_ns, now_ns, number=self._number)
+        sealed = self._windows.step(self._number, now_ns - self._step_start_ns)
+        self._number += 1
+        if sealed or self._number == 1 or private.group_count() != self._groups:
+            self._note_state()
+        self._step_start_ns = time.time_ns()
 
-    def _write(self) -> None:
+    def _note_state(self) -> None:
+        """Write what is known so far: what a killed process leaves."""
+        self.note_groups()
+        self._note_device()
+        self.record |= {"windows": self._windows.sealed, "gaps": self._windows.gaps}
         partial = self.folder / f".partial.{self.stem}.json"
         partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
         partial.rename(self.folder / f"{self.stem}.json")
+
+    def _note_device(self) -> None:
+        """Note the GPU, once the script has chosen one: asking earlier would make a context on the first."""
+        import torch
+
+        if self.record["device"] is not None or not torch.cuda.is_initialized():
+            return
+        index = torch.cuda.current_device()
+        properties = torch.cuda.get_device_properties(index)
+        uuid = getattr(properties, "uuid", None)
+        self.record["device"] = {
+            "device": index,
+            "vendor": "amd" if torch.version.hip else "nvidia",
+            "model": properties.name,
+            "uuid": None if uuid is None else str(uuid),
+            "compute_units": properties.multi_processor_count,
+            "memory_bytes": properties.total_memory,
+        }
+
+    def _forget(self) -> None:
+        """In a forked child: record nothing more."""
+        if self._hook is not None:
+            self._hook.remove()

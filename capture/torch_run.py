@@ -3,13 +3,16 @@
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..schemas.errors import CaptureError, UsageError
+from ..schemas.errors import CaptureError, EidolaError, UsageError
 from . import raw
-from .attach import FOLDER, STEPS
+from .attach import FOLDER, OPTIONS
+from .recorder import build
 from .torch_job import complete
+from .torch_rank import Detail, Options
 
 INJECTED = Path(__file__).with_name("inject")
 
@@ -18,23 +21,27 @@ def run(
     command: Sequence[str],
     output: str | Path,
     *,
-    steps: int = 20,
+    detail: Detail = "off",
+    window_steps: int = 3,
+    budget: float = 0.01,
+    ring_mib: int = 32,
     overwrite: bool = False,
     anonymous: bool = False,
 ) -> int:
     """Run `command`, write its raw capture to `output`, and return the command's own exit code.
 
-    Each rank's profiler window covers its first `steps` optimizer steps. Raises CaptureError where no rank
-    attached (its exit code is then the command's, where that failed), UsageError where the command cannot be
-    started or `output` is taken.
+    `detail`: `off` (the light level), `spaced` (also profiler windows of `window_steps` steps with CPU operators,
+    within `budget`, a share of the run's time), `all` (one window after the other). `ring_mib`: memory a rank for
+    collectives. Raises CaptureError where no rank attached (its exit code is then the command's, where that
+    failed), UsageError where the command cannot be started or `output` is taken.
     """
     if not command:
         raise UsageError("no command given; write it after --: eidola capture run -- torchrun ... train.py")
-    if steps < 1:
-        raise UsageError(f"steps is {steps}; the profiler window needs at least 1")
+    options = Options(detail, window_steps, budget, ring_mib)
     with raw.raw_folder(Path(output), overwrite=overwrite) as folder:
+        _build_recorder()
         try:
-            code = subprocess.run(command, env=_environment(folder, steps), check=False).returncode
+            code = subprocess.run(command, env=_environment(folder, options), check=False).returncode
         except OSError as error:
             raise UsageError(f"{command[0]} cannot be started: {error}") from error
         code = code if code >= 0 else 128 - code
@@ -46,6 +53,15 @@ def run(
     return code
 
 
-def _environment(folder: Path, steps: int) -> dict[str, str]:
+def _build_recorder() -> None:
+    """Build the recorder before the ranks need it; what fails, they note: the script may use another Python."""
+    try:
+        build.library()
+    except EidolaError as error:
+        print(f"eidola: {error}", file=sys.stderr)
+
+
+def _environment(folder: Path, options: Options) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(INJECTED), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, FOLDER: str(folder.resolve()), STEPS: str(steps)}
+    own = {"PYTHONPATH": path, FOLDER: str(folder.resolve()), OPTIONS: options.as_json()}
+    return {**os.environ, **own}

@@ -9,16 +9,24 @@ from pathlib import Path
 from ..schemas.errors import MissingError, UsageError
 from . import attach, raw
 from .torch_job import complete
-from .torch_rank import TorchRank
+from .torch_rank import Detail, Options, TorchRank
 
 
 @contextmanager
-def session(output: str | Path, *, steps: int = 20, overwrite: bool = False) -> Iterator[TorchRank]:
+def session(
+    output: str | Path,
+    *,
+    detail: Detail = "off",
+    window_steps: int = 3,
+    budget: float = 0.01,
+    ring_mib: int = 32,
+    overwrite: bool = False,
+) -> Iterator[TorchRank]:
     """Record this rank while the block runs; yields its recorder (`step()`, `phase(name)`).
 
-    Every rank of the job gives the same `output`; the last one to leave completes the raw capture there.
-    Under `eidola capture run` the running capture is used, and `output` ignored. Raises MissingError without
-    torch.
+    Every rank of the job gives the same `output`; the last one to leave completes the raw capture there. The
+    options are those of `run`. Under `eidola capture run` the running capture is used, and `output` and the
+    options are ignored. Raises MissingError without torch, CaptureError where the rings cannot be allocated.
     """
     if running := attach.current():
         yield running
@@ -32,9 +40,10 @@ def session(output: str | Path, *, steps: int = 20, overwrite: bool = False) -> 
     rank, world_size = _identity()
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} of {world_size}: RANK and WORLD_SIZE contradict each other")
+    options = Options(detail, window_steps, budget, ring_mib)
     folder = path.with_name(f".{path.name}.partial.session")
     folder.mkdir(parents=True, exist_ok=True)
-    recorder = TorchRank(folder, rank, world_size, steps=steps)
+    recorder = TorchRank(folder, rank, world_size, options=options)
     recorder.start()
     try:
         yield recorder

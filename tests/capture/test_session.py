@@ -16,7 +16,7 @@ LOOP = """
 import sys, torch, eidola.capture
 model = torch.nn.Linear(4, 4)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-with eidola.capture.session("raw", steps=2) as s:
+with eidola.capture.session("raw", detail="all", window_steps=2) as s:
     for _ in range(3):
         with s.phase("forward"):
             loss = model(torch.ones(2, 4)).sum()
@@ -29,9 +29,10 @@ with eidola.capture.session("raw", steps=2) as s:
 def run(folder, text, *launcher, code=0):
     (folder / "loop.py").write_text(text)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("XDG_CACHE_HOME", None)  # the recorder is built once
     command = [sys.executable, *launcher, "loop.py"]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == code, done.stderr
     return done
@@ -42,16 +43,23 @@ def record(folder, rank=0):
 
 
 @pytest.mark.parametrize("step", ["s.step()", "pass"])
-def test_steps_bound_the_window_and_phases_are_kept(tmp_path, step):
+def test_steps_bound_windows_and_phases_are_kept(tmp_path, step):
     run(tmp_path, LOOP.format(step=step))
     found = record(tmp_path)
-    assert [s["step"] for s in found["steps"]] == [0, 1]
-    assert found["window_closed"] == "2 steps"
-    assert [p["name"] for p in found["phases"]] == ["forward"] * 3
+    assert [len(window["durations_ns"]) for window in found["windows"][:1]] == [2]
     trace = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola"))
     spans = trace.read("spans").to_pandas()
-    assert (spans.name == "aten::linear").sum() == 2  # the third step lies outside of the window
-    assert set(spans[spans.kind == "annotation"].lane) >= {"steps", "phases"}
+    assert spans[spans.lane == "steps"].name.tolist() == ["step 0", "step 1", "step 2"]
+    assert spans[spans.lane == "phases"].name.tolist() == ["forward"] * 3
+    assert (spans.name == "aten::linear").sum() == 3
+
+
+def test_without_steps_there_are_none(tmp_path):
+    text = LOOP.format(step="pass").replace("optimizer.step()", "pass")
+    run(tmp_path, text)
+    spans = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("spans").to_pandas()
+    assert "steps" not in set(spans.lane)
+    assert (spans.name == "aten::linear").sum() == 3
 
 
 def test_the_last_of_two_ranks_completes_the_capture(tmp_path):
@@ -63,7 +71,7 @@ def test_the_last_of_two_ranks_completes_the_capture(tmp_path):
     run(tmp_path, text, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     trace = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola"))
     assert trace.ranks() == [0, 1]
-    assert trace.read("collectives").num_rows == 2 * 2
+    assert trace.read("collectives").num_rows == 2 * 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["loop.py", "raw", "t.eidola"]
 
 
@@ -71,3 +79,19 @@ def test_an_exception_of_the_loop_passes_and_the_capture_is_kept(tmp_path):
     done = run(tmp_path, LOOP.format(step="raise KeyError('mine')"), code=1)
     assert "KeyError: 'mine'" in done.stderr
     assert record(tmp_path)["sealed"] == "session's end"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("detail='much'", "off, spaced or all"), ("budget=1.5", "share"), ("ring_mib=0", "1 to 65536")],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
+    from eidola.capture import session
+    from eidola.schemas import UsageError
+
+    with (
+        pytest.raises(UsageError, match=message),
+        session(tmp_path / "raw", **eval(f"dict({options})")),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -1,8 +1,6 @@
 """Gloo operations in the profiler's traces -> collectives."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -31,26 +29,16 @@ dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
+@pytest.fixture(scope="module", params=["light", "windows"])
+def table(tmp_path_factory, capture_run, request):
+    """The collectives of a job, as the recorder saw them, and as a window alone does."""
     folder = tmp_path_factory.mktemp("operations")
     (folder / "script.py").write_text(OPERATIONS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "script.py"]
-    command = [
-        sys.executable,
-        "-c",
-        "from eidola.cli.main import main; main()",
-        "capture",
-        "run",
-        "-o",
-        "raw",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--", *torchrun], cwd=folder, env=environment, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+    nothing = {"XDG_CACHE_HOME": str(folder / "cache"), "PATH": str(folder), "CXX": ""}
+    done = capture_run(folder, *torchrun, environment=None if request.param == "light" else nothing)
     assert done.returncode == 0, done.stderr
+    assert ("no C++ compiler" in done.stderr) == (request.param == "windows")
     return Trace(captured(folder / "raw", folder / "t.eidola")).read("collectives").to_pandas()
 
 
@@ -99,7 +87,8 @@ def test_a_damaged_rank_is_named(tmp_path, damage):
         "sealed": "exit",
         "gap": None,
     }
-    (raw / "capture.json").write_text(json.dumps({"format": 1, "kind": "torch", "ranks": [entry]}))
+    manifest = {"format": 1, "kind": "torch", "backend": "host", "ranks": [entry]}
+    (raw / "capture.json").write_text(json.dumps(manifest))
     if damage is not None:
         (raw / "rank00000.0.json").write_bytes(damage)
     with pytest.raises(InputError, match=r"rank00000\.0\.json cannot be read"):

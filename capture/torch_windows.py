@@ -1,0 +1,217 @@
+"""Profiler windows of a few steps, spaced so that what they cost stays within a share of the run's time."""
+
+import mmap
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from . import torch_private as private
+
+FIRST_COST_NS = 100_000_000
+"""What the first window is taken to cost, until one has been measured; then the dearest so far is."""
+
+
+class Windows:
+    """Opens and seals the profiler windows of one rank.
+
+    `mode`: `off`; `spaced` within `budget` (a share of wall time); `all`, one after the other. `operators`:
+    with CPU operators, and the first with an ExecutionTrace; otherwise GPU work only, and none where no GPU is
+    in use. A window is sealed by renaming its files. `on_others` is called with whether a profiler of the script
+    shows Python's calls, and with False when it has stopped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        mode: str,
+        *,
+        operators: bool,
+        steps: int,
+        budget: float,
+        on_others: Callable[[bool], None],
+    ) -> None:
+        self.sealed: list[dict[str, Any]] = []
+        self.gaps: list[dict[str, Any]] = []
+        self._folder, self._stem, self._mode = folder, stem, mode
+        self._operators, self._steps, self._budget = operators, steps, budget
+        self._on_others = on_others
+        self._began_ns = time.time_ns()
+        self._profiler: Any = None
+        self._observer: Any = None
+        self._window: dict[str, Any] = {}
+        self._usual: deque[int] = deque(maxlen=32)
+        self._others: str | None = None
+        self._watch: private.OthersProfilers | None = None
+        self._plan = _Plan(folder) if mode == "spaced" else None
+
+    def start(self, *, at_once: bool) -> None:
+        """Watch for other profilers, and with `at_once` open the first window."""
+        self._watch = private.OthersProfilers(self._give_way, self._resume)
+        if private.profiler_active():
+            self._note_others("the script's own profiler was active when the rank attached")
+        elif at_once:
+            self._open(0)
+
+    @property
+    def cost_ns(self) -> int:
+        """What all sealed windows cost: start, slowdown, stop and save."""
+        return sum(window["cost_ns"] for window in self.sealed)
+
+    def step(self, number: int, duration_ns: int) -> bool:
+        """Note that step `number` ended; open or seal a window. Return whether one was sealed."""
+        if self._mode == "off":
+            return False
+        if self._profiler is None:
+            self._usual.append(duration_ns)
+            if self._others is None and self._possible() and self._due(number):
+                self._open(number + 1)
+            return False
+        self._window["durations_ns"].append(duration_ns)
+        if len(self._window["durations_ns"]) < self._steps:
+            return False
+        self.seal(f"{self._steps} steps")
+        if self._mode == "all" and self._others is None:
+            self._open(number + 1)
+        return True
+
+    def _possible(self) -> bool:
+        return self._operators or private.gpu_in_use()
+
+    def seal(self, reason: str) -> None:
+        """Stop and save the open window, if there is one."""
+        if self._profiler is None or self._watch is None:
+            return
+        profiler, self._profiler = self._profiler, None
+        window, self._window = self._window, {}
+        name = f"{self._stem}.{len(self.sealed):04d}.kineto.json"
+        partial = self._folder / f".partial.{name}"
+        window["end_ns"] = time.time_ns()
+        self._watch.ours = True
+        try:
+            profiler.stop()
+            window["stop_ns"] = time.time_ns() - window["end_ns"]
+            saving_ns = time.time_ns()
+            profiler.save(str(partial))
+            partial.rename(self._folder / name)
+            window["execution_trace"] = self._seal_observer(name)
+        finally:
+            self._watch.ours = False
+        window |= {"trace": name, "closed": reason, "save_ns": time.time_ns() - saving_ns}
+        usual = int(median(self._usual)) if self._usual else None
+        slower = [d - usual for d in window["durations_ns"]] if usual is not None else []
+        window["slowdown_ns"] = max(0, sum(slower)) if usual is not None else None
+        costs = ("open_ns", "stop_ns", "save_ns", "slowdown_ns")
+        window["cost_ns"] = sum(window[cost] or 0 for cost in costs)
+        self.sealed.append(window)
+
+    def close(self, reason: str) -> None:
+        """Seal for the last time."""
+        self.seal(reason)
+        self._end_gap()
+        self._mode = "off"
+
+    def _due(self, number: int) -> bool:
+        """Say whether a window opens after step `number`: ranks of a host open theirs after the same one."""
+        if self._mode == "all" or self._plan is None:
+            return self._mode == "all"
+        planned = self._plan.read()
+        if planned > number:
+            return False
+        if planned == number:
+            return True
+        dearest = max((window["cost_ns"] for window in self.sealed), default=FIRST_COST_NS)
+        allowed = self._budget * (time.time_ns() - self._began_ns)
+        if self._plan.owner and self.cost_ns + dearest <= allowed:
+            self._plan.write(number + 2)  # the others may be a step ahead
+        return False
+
+    def _open(self, first_step: int) -> None:
+        if self._watch is None:
+            return
+        start_ns = time.time_ns()
+        self._watch.ours = True
+        try:
+            if self._operators and not self.sealed:
+                self._observer = self._new_observer()
+            self._profiler = private.Profiler(operators=self._operators, observer=self._observer)
+            self._profiler.start()
+        except BaseException:
+            self._profiler = None
+            raise
+        finally:
+            self._watch.ours = False
+        opened_ns = time.time_ns()
+        self._window = {"first_step": first_step, "start_ns": opened_ns, "open_ns": opened_ns - start_ns}
+        self._window["durations_ns"] = []
+
+    def _new_observer(self) -> Any:
+        """Return an ExecutionTraceObserver, or None where the script has one.
+
+        Only the first window has one: an event that began under an observer and ends under its successor
+        crashes the process (execution_trace_observer.cpp, onFunctionExit: it pops an empty stack; seen on 2.13).
+        """
+        from torch.profiler import ExecutionTraceObserver
+
+        observer = ExecutionTraceObserver()
+        observer.register_callback(str(self._folder / f".partial.{self._stem}.et.json"))
+        return observer if getattr(observer, "is_registered", False) else None
+
+    def _seal_observer(self, name: str) -> str | None:
+        observer, self._observer = self._observer, None
+        if observer is None:
+            return None
+        observer.unregister_callback()
+        saved = name.replace(".kineto.", ".et.")
+        (self._folder / f".partial.{self._stem}.et.json").rename(self._folder / saved)
+        return saved
+
+    def _give_way(self, stacks: bool) -> None:
+        self.seal("the script's own profiler")
+        self._note_others("the script started a profiler of its own")
+        self._on_others(stacks)
+
+    def _note_others(self, reason: str) -> None:
+        if self._others is None and self._possible():
+            self.gaps.append({"start_ns": time.time_ns(), "end_ns": None, "reason": reason})
+        self._others = reason
+
+    def _resume(self) -> None:
+        self._end_gap()
+        self._others = None
+        self._on_others(False)
+
+    def _end_gap(self) -> None:
+        if self.gaps and self.gaps[-1]["end_ns"] is None:
+            self.gaps[-1]["end_ns"] = time.time_ns()
+
+
+class _Plan:
+    """The step after which all ranks of a host open their next window: one number in a shared file.
+
+    The rank that makes the file decides, two steps ahead.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "claim-windows"
+        try:
+            with file.open("xb") as new:
+                new.write(struct.pack("<q", -1))
+            self.owner = True
+        except FileExistsError:
+            self.owner = False
+        with file.open("r+b") as opened:
+            opened.truncate(8)
+            self._map = mmap.mmap(opened.fileno(), 8)
+
+    def read(self) -> int:
+        """Return the planned step; -1: none yet."""
+        return int(struct.unpack_from("<q", self._map)[0])
+
+    def write(self, step: int) -> None:
+        """Plan for `step`."""
+        struct.pack_into("<q", self._map, 0, step)
