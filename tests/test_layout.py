@@ -151,7 +151,7 @@ def test_a_wheel_holds_every_source_and_data_file_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {Path(name) for name in archive.namelist() if ".dist-info/" not in name}
     files = {file for folder in MAY_IMPORT for file in (ROOT / folder).rglob("*")}
-    kinds = {".py", ".typed", ".c", ".h", ".toml", ".js", ".css", ".html", ".json"}
+    kinds = {".py", ".typed", ".c", ".h", ".cpp", ".toml", ".js", ".css", ".html", ".json"}
     wanted = {Path("eidola") / file.relative_to(ROOT) for file in files if file.suffix in kinds}
     assert held == wanted
     assert {Path("eidola") / name / "py.typed" for name in MAY_IMPORT} <= held

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eidola.convert.captured import captured
 from eidola.convert.execution_trace import read_execution_trace
+from eidola.replay import compare, lower, replay, run
+from eidola.replay.presets import preset
 from eidola.schemas import Trace, check
 
 pytest.importorskip("torch", reason="captures real PyTorch jobs")
@@ -127,11 +130,20 @@ def test_an_anonymous_capture_holds_no_host_name(ddp):
     assert record(ddp)["host"] is None
 
 
-def test_replayed_at_its_own_size_issue_times_are_the_captured_ones(ddp_trace, tmp_path):
-    from eidola.replay import run
+def test_replayed_at_its_own_size_start_times_are_the_captured_ones(ddp_trace, tmp_path):
+    fabric = preset("ideal", 2)
+    lowered = lower(ddp_trace, fabric, mode="timed")
+    rows, (start_ps, _) = lowered.program.activities, run(lowered.program, fabric).activity_times
+    known = rows["captured_start_ns"] >= 0
+    captured_ps = (rows["captured_start_ns"] - lowered.program.epoch_ns) * 1000
+    assert known.sum() >= 2 * 11
+    assert np.array_equal(start_ps[known], captured_ps[known])
 
-    outcome = run(ddp_trace.path, output=tmp_path / "run", mode="timed", overwrite=True)
-    assert outcome is not None
+
+def test_the_error_of_a_dependent_replay_is_told(ddp_trace, tmp_path):
+    replay(ddp_trace.path, tmp_path / "run")
+    errors = compare(tmp_path / "run", "captured").errors()
+    assert 0 <= errors["makespan"] < 1
 
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit(3)", 3), ("raise RuntimeError('mine')", 1)])

@@ -187,13 +187,30 @@ def test_an_existing_trace_is_kept(raw, tmp_path):
         captured(raw, tmp_path / "t.eidola")
 
 
-def test_the_bundled_gloo_job_converts_without_torch_and_all_its_collectives_match(tmp_path):
-    folder = SAMPLES / "gloo_ddp_2"
+@pytest.mark.parametrize(
+    ("sample", "ranks", "operations"), [("gloo_ddp_2", 2, 11), ("gloo_ddp_4", 4, 11), ("gloo_fsdp_2", 2, 45)]
+)
+def test_bundled_gloo_jobs_convert_without_torch_and_all_their_collectives_match(
+    tmp_path, sample, ranks, operations
+):
+    folder = SAMPLES / sample
     made, bundled = Trace(captured(folder / "raw", tmp_path / "t.eidola")), Trace(folder / "trace.eidola")
     for table in ("ranks", "clocks", "communicators", "spans", "dependencies", "collectives"):
         assert made.read(table).equals(bundled.read(table))
-    what = ["sequence", "operation", "dtype", "size_bytes", "peer"]
-    by_rank = [made.read("collectives", what, ranks=[rank]).sort_by("sequence") for rank in (0, 1)]
-    assert by_rank[0].equals(by_rank[1])
-    assert by_rank[0].num_rows == 11
+    assert_matched(made, ranks, operations)
     assert not [p for p in check(tmp_path / "t.eidola") if p.severity == "error"]
+
+
+def test_a_capture_of_the_first_format_is_still_read(tmp_path):
+    old = SAMPLES.parent / "tests" / "data" / "captured_torch_v1"
+    trace = Trace(captured(old, tmp_path / "t.eidola"))
+    assert_matched(trace, 2, 11)
+    assert "step 4" in trace.read("spans")["name"].to_pylist()
+    assert not [p for p in check(trace.path) if p.severity == "error"]
+
+
+def assert_matched(trace, ranks, operations):
+    what = ["sequence", "operation", "dtype", "size_bytes", "peer"]
+    by_rank = [trace.read("collectives", what, ranks=[rank]).sort_by("sequence") for rank in range(ranks)]
+    assert all(rows.equals(by_rank[0]) for rows in by_rank)
+    assert by_rank[0].num_rows == operations
