@@ -5,9 +5,11 @@ name is whole. `eidola convert captured` turns it into a trace.
 
     capture.json             what was captured, how, on what machine (see below)
     rank00000.probes.bin     kind `kernel`: a rank's probe records, its workgroups one after the other
-    rank00000.0.json         kind `torch`: a rank (restart 0): world size, process groups, steps, phases, gap
-    rank00000.0.kineto.json.gz
-                             its profiler window, as torch.profiler exports it
+    rank00000.0.json         kind `torch`: a rank (restart 0): world size, process groups, windows, gaps, cost
+    rank00000.0.calls.ring   its collectives and user-scope events, as they happened (recorder/ring.py)
+    rank00000.0.marks.ring   its steps and phases
+    rank00000.0.0000.kineto.json.gz, rank00000.0.0000.et.json.gz
+                             a profiler window as PyTorch exports it, and an ExecutionTrace
 
 `capture.json` always has `format`, `date`, `kind` (kernel, torch), `backend`, `command`, `machine` (host name
 or null, CPU, cores, memory, system), `versions`, `oversubscribed` (more ranks than cores) and `ranks`.
@@ -19,8 +21,9 @@ and wall time and the mean time of one round of polls; on a GPU also `device` an
 clock in the anchor records. Without `anchor_hz` times are nanoseconds of one clock; with it they are cycles,
 which a workgroup's anchors tie to that clock.
 
-A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees),
-and for each rank what closed its record and what its window misses. Times are Unix nanoseconds.
+A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees), what
+the windows of the dearest rank cost, and for each rank what closed its record, its gaps and how many records were
+lost. Times are Unix nanoseconds.
 """
 
 from typing import TYPE_CHECKING

@@ -284,7 +284,8 @@ if __name__ == "__main__":
     pid = os.fork()
     if pid == 0:
         import eidola.capture.attach
-        dist.all_reduce(torch.ones(4))
+        with torch.profiler.record_function("in a worker"):
+            pass
         eidola.capture.attach.finish()
         os._exit(0)
     os.waitpid(pid, 0)
