@@ -96,6 +96,36 @@ def test_a_file_names_links_and_nodes_with_wildcards(tmp_path):
     assert {c.time_ps for c in changes} == {20_000_000, 1_500_000}
 
 
+EVENT = "[[event]]\nat = '{}'\nwhat = '{}'\naction = '{}'\n"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("what", ["nic 0.3", "gpu 3"])
+def test_a_nic_or_gpu_that_fails_stalls_what_needs_it_until_it_comes_back(tmp_path, what, engine):
+    """GPU 3 reaches its rail's GPU in the next box over one NIC, and nothing else."""
+    fabric = preset("hgx-h100", 16)
+    program = alone(16, (3, [write(11, 1 << 20, 0)]), (11, [wait(0, 1)]))
+    undisturbed = run(program, fabric, engine=engine).makespan_ps
+    down = EVENT.format("0ns", what, "fail")
+    with pytest.raises(StallError, match=r"links that are down: .*\[gpu 3 -> nic 0.3\]"):
+        run(program, fabric, changes=load_changes(write_events(tmp_path, down), fabric), engine=engine)
+    back = down + EVENT.format("1ms", what, "restore")
+    restored = run(program, fabric, changes=load_changes(write_events(tmp_path, back), fabric), engine=engine)
+    assert restored.makespan_ps == 10**9 + undisturbed
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_spine_that_fails_is_gone_around(tmp_path, engine):
+    """From rail to rail every spine will do: the way is as long over another."""
+    fabric = preset("hgx-h100", 16)
+    program = alone(16, (0, [write(9, 1 << 20, 0)]), (9, [wait(0, 1)]))
+    spine = fabric.node_names[fabric.destination[fabric.route(0, 9)[2]]]
+    assert spine.startswith("spine")
+    failed = load_changes(write_events(tmp_path, EVENT.format("0ns", spine, "fail")), fabric)
+    times = [run(program, fabric, changes=c, engine=engine).makespan_ps for c in ((), failed)]
+    assert times[0] == times[1]
+
+
 def test_the_example_in_the_docs_is_read(tmp_path):
     page = (Path(__file__).resolve().parents[2] / "docs" / "network.md").read_text()
     example = page[page.index("    [[event]]") : page.index("A link finishes")]
