@@ -28,6 +28,7 @@ def memory(outcome: "Outcome") -> dict[str, Any]:
         )
     rank, which = np.nonzero(np.array([operations[: program.gpus] for _, operations, _ in kinds]).T)
     return {
+        "row": np.arange(len(rank)),
         "rank": rank,
         "traffic": [kinds[i][0] for i in which],
         "operations": [int(kinds[i][1][gpu]) for gpu, i in zip(rank, which, strict=True)],

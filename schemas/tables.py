@@ -456,6 +456,7 @@ _RESULT = (
         "memory",
         "one kind of traffic to one GPU's memory",
         (
+            _id("row", _ROW),
             _rank(),
             _enum(
                 "traffic",
@@ -465,7 +466,7 @@ _RESULT = (
             _count("operations", "flag reads, writes from other endpoints, or computes", required=True),
             _size("size_bytes", "bytes read and written", required=True),
         ),
-        ("rank", "traffic"),
+        ("row",),
         "result",
     ),
     Table(

@@ -1,12 +1,13 @@
 """What waits cost: closed forms of every policy, and what the waits and workgroups of one GPU share."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eidola.replay import Device, backoff, monitor, parse_wait, polls_table, run, spin
+from eidola.replay import Device, backoff, monitor, parse_wait, polls_table, replay, run, spin, verify
 from eidola.replay.program import Mode, compute, until, wait, write
 from eidola.replay.waiting import IDEAL, WaitPolicy
 from eidola.schemas import StallError, UsageError
@@ -229,3 +230,13 @@ def test_a_policy_in_python_runs_on_the_reference_engine_only(registered):
 def test_what_is_no_policy_is_refused_by_name(registered, name, message):
     with pytest.raises(UsageError, match=message):
         parse_wait(name)
+
+
+def test_a_replay_with_limits_is_written_and_verified(tmp_path):
+    trace = Path(__file__).resolve().parents[2] / "sample_traces" / "gemv_allreduce_host_2" / "trace.eidola"
+    limits = {"wait": monitor(50, 10, line_flags=8, entries=4, overflow_ns=200), "device": Device(slots=8)}
+    results = replay(trace, tmp_path / "run", **limits)
+    kinds = set(results.read("memory", ["traffic"])["traffic"].to_pylist())
+    assert {"monitor", "received"} <= kinds
+    assert results.read("sharing").num_rows == 2
+    verify(results)
