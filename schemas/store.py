@@ -141,7 +141,8 @@ class TableFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # The schema that readers get, with units, and text as text: dictionaries are how it was handed over.
-        schema = base64.b64encode(self.table.schema().serialize().to_pybytes())
+        stamped = self.table.schema().with_metadata(_stamp(self.table))
+        schema = base64.b64encode(stamped.serialize().to_pybytes())
         self._writer.add_key_value_metadata({**_stamp(self.table), "ARROW:schema": schema})
         self._writer.close()
 
