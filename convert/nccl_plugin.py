@@ -1,249 +1,208 @@
-"""Ring files of the capture stage's NCCL profiler plugin, read into tables.
+"""Files of the NCCL and RCCL profiler plugin -> a trace: what each rank's GPU did of every operation, and how.
 
-A file holds the newest records of one process. Three tables come out of it, with host times in Unix nanoseconds:
-
-    operations  collectives and point-to-point: what, how much, by which algorithm; enqueued, not executed
-    transfers   what the proxy thread sent or received over the network, a step (or, before NCCL 2.27, a proxy
-                operation) a row, with peer and bytes
-    channels    when each channel of an operation's kernel ran, by the GPU's timer
-
-Transfers inside a node go from kernel to kernel: NCCL reports their channels, never their bytes a peer.
+An operation is as long as its channels ran, by the GPU's timer. That timer is tied to the host's clock by what must
+be true of every channel: it began after NCCL was called for it, and before a host thread noticed that it had begun.
+Operations without GPU times (NCCL before 2.27, or channels that the ring lost) have no place in time and are left
+out, with their count in the report. Network transfers are not written: the operations stand for them.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from .nccl_ring import NcclCommunicator, Ring, read_ring
+from ..schemas.errors import InputError
+from .collectives import Group, Part, operation_of
+from .formats import Format, Head
+from .nccl_dump import NcclDump, read_dump
+from .nccl_ring import MAGIC, NcclCommunicator
+from .rank import RankRecord
+from .sources import rank_in_name
 
-_NO_COMMUNICATOR = 0xFFFF
-_START, _STOP, _CHANGE = 1, 2, 3
+__all__ = ["FORMAT", "NcclDump", "read_dump"]
 
-# Bits of event types and numbers of states: nccl_profiler.h, as in capture/nccl/layout.h.
-_COLL, _P2P, _PROXY_OP, _PROXY_STEP, _KERNEL_CHANNEL, _CE_COLL = 1, 2, 3, 4, 6, 12
-_SEND_WAIT, _CHANNEL_STOP = 9, 22
-_LAST_OPERATION_STATE = 7
-
-_DTYPES_BY_BYTES = {
-    1: ("ncclInt8", "ncclUint8", "ncclFloat8e4m3", "ncclFloat8e5m2"),
-    2: ("ncclFloat16", "ncclBfloat16"),
-    4: ("ncclInt32", "ncclUint32", "ncclFloat32"),
-    8: ("ncclInt64", "ncclUint64", "ncclFloat64"),
-}
-"""From ncclTypeSize, NCCL's src/include/collectives.h. A type that NCCL calls `Unknown` has no size here."""
-_ELEMENT_BYTES: dict[str | None, int] = {
-    dtype: size for size, dtypes in _DTYPES_BY_BYTES.items() for dtype in dtypes
-}
+SUFFIX = ".ring"
+_WITH_PEER = ("broadcast", "reduce", "send", "recv")
+Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class NcclDump:
-    """What one process's file holds.
+def recognise(head: Head) -> bool:
+    """Whether a file is a ring of the plugin."""
+    return head.start.startswith(MAGIC)
 
-    `rank`, `world` and `restart` are what torchrun said (None: not started by it); `interface` the version of
-    NCCL's profiler interface; `records` the raw records, oldest first, and `lost` how many are not there:
-    overwritten by newer ones, or never completed. `names_lost` counts uses of names that found no place. `library`
-    is the NCCL or RCCL that called, or what contains it, and `timer_hz` the rate of its GPU timer: 10^9 on NVIDIA,
-    None for an RCCL without a rate. `unix_offset_ns` turns the records' clock into Unix time, and was the same at
-    all of the communicators' beginnings and ends within `unix_spread_ns`.
+
+def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Path]:
+    """Return the files: those given, and those in folders. Raises InputError where there is none."""
+    del companions
+    found = [
+        file for path in paths for file in (sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path])
+    ]
+    if not found:
+        raise InputError(
+            f"no *{SUFFIX} file in {', '.join(map(str, paths))}; give what EIDOLA_NCCL_FOLDER named"
+        )
+    return found
+
+
+def read(path: Path, alone: bool) -> list[RankRecord]:
+    """Read the one rank of a file. Raises InputError where no operation has a time, or no rank is told."""
+    dump = read_dump(path)
+    rank = _rank(dump, alone)
+    start, end, offset, width_ns = _gpu_times(dump)
+    operations = [
+        {**row, "gpu_start_ns": start[row["event"]], "gpu_end_ns": end[row["event"]]}
+        for row in dump.operations.to_pylist()
+        if row["event"] in start
+    ]
+    if not operations:
+        raise InputError(
+            f"{path}: none of {dump.operations.num_rows} operations has GPU times; they come from NCCL 2.27 on, "
+            "where EIDOLA_NCCL_EVENTS asks for channels"
+        )
+    parts = [_part(i, row, dump.communicators, offset) for i, row in enumerate(operations)]
+    return [
+        RankRecord(
+            rank,
+            path,
+            dump.world,
+            _hardware(dump),
+            _spans(parts, operations),
+            {},
+            parts,
+            (min(p.start_ns for p in parts), max(p.end_ns for p in parts)),
+            dropped=_dropped(dump, len(operations)),
+            notes=_notes(dump, rank, width_ns),
+        )
+    ]
+
+
+FORMAT = Format(name="nccl-plugin", recognise=recognise, plan=plan, read=read)
+
+
+def _rank(dump: NcclDump, alone: bool) -> int:
+    """Return the rank: as torchrun said, else in the file's name, else of the only communicator's only member."""
+    if dump.rank is not None:
+        return dump.rank
+    if (named := rank_in_name(dump.path)) is not None:
+        return named
+    members = {c.rank for c in dump.communicators}
+    only = members.pop() if len(members) == 1 else None
+    if only is None and not alone:
+        raise InputError(f"{dump.path} does not tell its rank: name the file so that it holds rank<N>")
+    return only or 0
+
+
+def _gpu_times(dump: NcclDump) -> tuple[dict[int, int], dict[int, int], int, int]:
+    """Return start and end of every operation by the GPU's timer, what that lacks of Unix time, and how well known.
+
+    The last is the width of the bounds; negative where they contradict each other, as they do once clocks drift.
     """
+    timed = dump.channels.filter(
+        np.logical_and.reduce(
+            [
+                dump.channels[name].is_valid().to_numpy()
+                for name in ("operation", "gpu_start_ns", "gpu_end_ns")
+            ]
+        )
+    )
+    owner, first, last, seen = (
+        timed[name].to_numpy() for name in ("operation", "gpu_start_ns", "gpu_end_ns", "seen_ns")
+    )
+    called = dict(
+        zip(dump.operations["event"].to_pylist(), dump.operations["start_ns"].to_pylist(), strict=True)
+    )
+    start: dict[int, int] = {}
+    end: dict[int, int] = {}
+    for event, a, b in zip(owner.tolist(), first.tolist(), last.tolist(), strict=True):
+        start[event] = min(a, start.get(event, a))
+        end[event] = max(b, end.get(event, b))
+    known = {event: ns for event, ns in start.items() if event in called}
+    if not known:
+        return {}, {}, 0, 0
+    earliest = max(called[event] - ns for event, ns in known.items())
+    latest = int((seen - first).min())
+    return known, end, (earliest + latest) // 2, latest - earliest
 
-    path: Path
-    process: int
-    rank: int | None
-    world: int | None
-    restart: int | None
-    interface: int
-    communicators: tuple[NcclCommunicator, ...]
-    communicators_lost: int
-    records: npt.NDArray[Any]
-    lost: int
-    names: tuple[str | None, ...]
-    names_lost: int
-    library: str
-    timer_hz: int | None
-    unix_offset_ns: int
-    unix_spread_ns: int
-    operations: pa.Table
-    transfers: pa.Table
-    channels: pa.Table
 
-
-def read_dump(path: str | Path) -> NcclDump:
-    """Return what the ring file `path` holds; the process may still run, or have been killed.
-
-    Raises InputError where it is no such file, is cut short, or comes from a newer version.
-    """
-    path = Path(path)
-    ring = read_ring(path)
-    process = int(ring.header["process"])
-    columns = _Columns(ring, process)
-    return NcclDump(
-        path,
-        process,
-        ring.said("rank"),
-        ring.said("world"),
-        ring.said("restart"),
-        int(ring.header["interface"]),
-        ring.communicators,
-        int(ring.header["communicators"]) - len(ring.communicators),
-        ring.records,
-        ring.lost,
-        ring.names,
-        int(ring.header["names_lost"]),
-        ring.library,
-        ring.timer_hz,
-        ring.unix_offset_ns,
-        ring.unix_spread_ns,
-        columns.operations(),
-        columns.transfers(),
-        columns.channels(),
+def _part(span: int, row: Mapping[str, Any], communicators: Sequence[NcclCommunicator], offset: int) -> Part:
+    operation = operation_of(row["operation"] or "")
+    at = row["communicator"]
+    group, ranks = _group(communicators[at]) if at is not None else (Group(None, None, None, None), None)
+    size = row["size_bytes"]
+    if operation == "reduce_scatter":  # NCCL counts what one rank receives
+        size = size * ranks if size is not None and ranks else None
+    return Part(
+        span,
+        -1,
+        operation,
+        "profiler plugin",
+        group,
+        row["gpu_start_ns"] + offset,
+        row["gpu_end_ns"] + offset,
+        row["start_ns"],
+        dtype=_dtype(row["dtype"]),
+        size_bytes=size,
+        peer=row["peer"] if operation in _WITH_PEER else None,
+        algorithm=_lower(row["algorithm"]),
+        protocol=_lower(row["protocol"]),
+        channels=row["channels"],
     )
 
 
-class _Columns:
-    """The records as columns: starts, and what later records of an event add to them."""
+def _group(communicator: NcclCommunicator) -> tuple[Group, int | None]:
+    name = f"nccl {communicator.identity:016x}"
+    return Group(name, None, communicator.ranks, communicator.name or None), communicator.ranks
 
-    def __init__(self, ring: Ring, process: int) -> None:
-        self.names, self.offset, self.process = np.array(ring.names, object), ring.unix_offset_ns, process
-        self.timer_hz = ring.timer_hz
-        records = ring.records
-        self.starts = records[records["action"] == _START]
-        stops = records[records["action"] == _STOP]
-        self.stop_of = stops["event"], stops["time_ns"]
-        self.changes = records[records["action"] == _CHANGE]
 
-    def operations(self) -> pa.Table:
-        """Return collectives and point-to-point operations, in the order of their enqueueing.
+def _dtype(name: str | None) -> str | None:
+    return None if name in (None, "Unknown") else name.removeprefix("nccl").lower()
 
-        `count` is NCCL's, one rank's part of an AllGather or ReduceScatter, and `size_bytes` follows it. `event`
-        identifies the row in the file; `communicator` is its index among the communicators;
-        `enqueued_ns` is when NCCL had handed the work to the GPU, null where that was not recorded.
-        """
-        s = self._of(_COLL, _P2P, _CE_COLL)
-        p2p = s["type"] == _P2P
-        dtypes = self._names(s["datatype"])
-        sizes = [_ELEMENT_BYTES.get(d) for d in dtypes]
-        size = [n * b if b else None for n, b in zip(s["b"].tolist(), sizes, strict=True)]
-        channels = _masked(s["channels"], s["channels"] == 0, pa.int32())
-        return pa.table(
-            {
-                "event": pa.array(s["event"], pa.int64()),
-                "communicator": _masked(s["communicator"], s["communicator"] == _NO_COMMUNICATOR, pa.int32()),
-                "sequence_number": _masked(s["a"], p2p, pa.int64()),
-                "operation": pa.array(self._names(s["operation"]), pa.string()),
-                "dtype": pa.array(dtypes, pa.string()),
-                "count": pa.array(s["b"], pa.int64()),
-                "size_bytes": pa.array(size, pa.int64()),
-                "peer": _masked(s["peer"], s["peer"] < 0, pa.int32()),
-                "algorithm": pa.array(self._names(s["algorithm"]), pa.string()),
-                "protocol": pa.array(self._names(s["protocol"]), pa.string()),
-                "channels": channels,
-                "start_ns": self._time(s["time_ns"]),
-                "enqueued_ns": self._stopped(s["event"]),
-            }
+
+def _lower(name: str | None) -> str | None:
+    return name.lower() if name else None
+
+
+def _spans(parts: Sequence[Part], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = [
+        " ".join(filter(None, ("nccl", row["operation"], row["algorithm"], row["protocol"])))
+        for row in operations
+    ]
+    return {
+        "span": [part.span for part in parts],
+        "lane": [part.group.name or "nccl" for part in parts],
+        "kind": ["kernel"] * len(parts),
+        "name": names,
+        "launch_ns": [part.launch_ns for part in parts],
+        "start_ns": [part.start_ns for part in parts],
+        "end_ns": [part.end_ns for part in parts],
+    }
+
+
+def _hardware(dump: NcclDump) -> dict[str, Any]:
+    amd = "rccl" in Path(dump.library).name or dump.timer_hz not in (None, 10**9)
+    software = {"library": Path(dump.library).name, "profiler_interface": f"v{dump.interface}"}
+    return {
+        "backend": "gpu",
+        "vendor": "amd" if amd else "nvidia",
+        "software": json.dumps(software, sort_keys=True),
+    }
+
+
+def _dropped(dump: NcclDump, kept: int) -> dict[str, int]:
+    without = dump.operations.num_rows - kept
+    counts = {"record lost by the ring": dump.lost, "operation without GPU times": without}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _notes(dump: NcclDump, rank: int, width_ns: int) -> list[str]:
+    notes = [f"rank {rank}: its GPU's timer is tied to the host's clock within {abs(width_ns) / 2000:.1f} us"]
+    if dump.transfers.num_rows:
+        moved = sum(size or 0 for size in dump.transfers["size_bytes"].to_pylist())
+        notes.append(
+            f"rank {rank}: {dump.transfers.num_rows} network transfers of {moved} bytes were read and not written: "
+            "the operations stand for them"
         )
-
-    def transfers(self) -> pa.Table:
-        """Return network transfers: `operation` is the event of the operation, null for another process's (PXN).
-
-        A step whose proxy operation was overwritten is left out. `issue_ns` is when a send was handed to the
-        network; `size_bytes` what was moved, null where not said.
-        """
-        proxies = self._of(_PROXY_OP)
-        steps = self._of(_PROXY_STEP)
-        if len(steps):
-            known, at = _find(proxies["event"], steps["parent"])
-            rows, owners, size_states = steps[known], proxies[at[known]], self.changes
-        else:
-            rows = owners = proxies
-            size_states = self.changes[self.changes["state"] <= _LAST_OPERATION_STATE]
-        own = owners["a"] >> np.uint64(32) == self.process
-        sent = self.changes[self.changes["state"] == _SEND_WAIT]
-        return pa.table(
-            {
-                "event": pa.array(rows["event"], pa.int64()),
-                "operation": _masked(owners["parent"], ~own | (owners["parent"] == 0), pa.int64()),
-                "channel": pa.array(owners["channels"], pa.int32()),
-                "peer": pa.array(owners["peer"], pa.int32()),
-                "send": pa.array(owners["flags"] & 1 == 1, pa.bool_()),
-                "step": pa.array(rows["a"] if len(steps) else [None] * len(rows), pa.int64()),
-                "size_bytes": self._largest(rows["event"], size_states),
-                "start_ns": self._time(rows["time_ns"]),
-                "issue_ns": self._looked_up(rows["event"], sent["event"], sent["time_ns"], self.offset),
-                "end_ns": self._stopped(rows["event"]),
-            }
-        )
-
-    def channels(self) -> pa.Table:
-        """Return the channels of operations' kernels: start and end by the GPU's timer, in ns of its own.
-
-        They are null before NCCL 2.27, and where the timer's rate is not known. `seen_ns` is when the proxy
-        thread noticed the start, not when it happened.
-        """
-        s = self._of(_KERNEL_CHANNEL)
-        ends = self.changes[self.changes["state"] == _CHANNEL_STOP]
-        started, ended = self._gpu_ns(s["b"]), self._gpu_ns(ends["b"])
-        return pa.table(
-            {
-                "event": pa.array(s["event"], pa.int64()),
-                "operation": _masked(s["parent"], s["parent"] == 0, pa.int64()),
-                "channel": pa.array(s["channels"], pa.int32()),
-                "gpu_start_ns": _masked(started, started == 0, pa.int64()),
-                "gpu_end_ns": self._looked_up(s["event"], ends["event"][ended > 0], ended[ended > 0], 0),
-                "seen_ns": self._time(s["time_ns"]),
-            }
-        )
-
-    def _gpu_ns(self, ticks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Return the GPU timer's ticks as ns, 0 where its rate is not known."""
-        hz, second = np.uint64(self.timer_hz or 1), np.uint64(10**9 if self.timer_hz else 0)
-        ns: npt.NDArray[np.int64] = (ticks // hz * second + ticks % hz * second // hz).astype(np.int64)
-        return ns
-
-    def _of(self, *types: int) -> npt.NDArray[Any]:
-        of: npt.NDArray[Any] = self.starts[np.isin(self.starts["type"], types)]
-        return of
-
-    def _names(self, numbers: npt.NDArray[Any]) -> list[str | None]:
-        names: list[str | None] = self.names[numbers].tolist()
-        return names
-
-    def _time(self, times: npt.NDArray[Any]) -> pa.Array:
-        return pa.array(times.astype(np.int64) + self.offset, pa.int64())
-
-    def _stopped(self, events: npt.NDArray[Any]) -> pa.Array:
-        return self._looked_up(events, *self.stop_of, self.offset)
-
-    def _looked_up(
-        self, events: npt.NDArray[Any], keys: npt.NDArray[Any], values: npt.NDArray[Any], offset: int
-    ) -> pa.Array:
-        """Return for every event the value of the first record with it as key, plus `offset`; null: none."""
-        known, at = _find(keys, events)
-        found = np.zeros(len(events), np.int64)
-        found[known] = values[at[known]].astype(np.int64) + offset
-        return _masked(found, ~known, pa.int64())
-
-    def _largest(self, events: npt.NDArray[Any], changes: npt.NDArray[Any]) -> pa.Array:
-        """Return the most bytes that any change of each event gives; null where none does."""
-        known, at = _find(events, changes["event"])
-        most = np.zeros(len(events), np.uint64)
-        np.maximum.at(most, at[known], changes["b"][known])
-        return _masked(most, most == 0, pa.int64())
-
-
-def _find(keys: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return for each of `wanted` whether it is among `keys`, and where first."""
-    if not len(keys):
-        return np.zeros(len(wanted), bool), np.zeros(len(wanted), np.int64)
-    order = np.argsort(keys, kind="stable")
-    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
-    return keys[at] == wanted, at
-
-
-def _masked(values: npt.NDArray[Any], missing: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(values, kind, mask=missing)
+    return notes

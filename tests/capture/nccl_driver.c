@@ -1,6 +1,9 @@
 /* Drives the profiler plugin as NCCL would, by layout.h's offsets alone: no declaration of ours is shared.
  *
  *   driver PLUGIN story VERSION            one communicator, operations with every kind of child
+ *   driver PLUGIN job VERSION RANK RANKS N AT  one rank of a job: N collectives that end on all ranks at once, from
+ *                                          AT (CLOCK_MONOTONIC, ns) on, by a GPU whose timer is that clock and
+ *                                          1,000 s; and one send
  *   driver PLUGIN threads VERSION N M      N threads start and stop M events each, stopping each other's
  *   driver PLUGIN laps VERSION N M         N threads start and at once stop M events each
  *   driver PLUGIN reload VERSION           the library is closed with its last communicator, and opened again
@@ -39,7 +42,7 @@ enum {
 #include "layout.h"
 };
 
-static int version;
+static int version, own_rank = 3, all_ranks = 16;
 static char *table; /* the plugin's ncclProfiler_vN */
 
 static size_t at(const struct place *places, size_t count, const char *field) {
@@ -69,10 +72,10 @@ static void *init(uint64_t identity, int *mask) {
     if (version <= 3) failed = ((int (*)(void **, int *))f)(&context, mask);
     else if (version == 4)
         failed = ((int (*)(void **, int *, const char *, uint64_t, int, int, int, void *))f)(
-            &context, mask, "data parallel", identity, 2, 16, 3, NULL);
+            &context, mask, "data parallel", identity, 2, all_ranks, own_rank, NULL);
     else
         failed = ((int (*)(void **, uint64_t, int *, const char *, int, int, int, void *))f)(
-            &context, identity, mask, "data parallel", 2, 16, 3, NULL);
+            &context, identity, mask, "data parallel", 2, all_ranks, own_rank, NULL);
     if (failed) exit(3);
     return context;
 }
@@ -82,7 +85,7 @@ static void fresh(unsigned char *bytes, uint64_t type, void *parent) {
     if (version < 5) PUT(uint8_t, "type", type);
     else PUT(uint64_t, "type", type);
     PUT(void *, "parentObj", parent);
-    PUT(int, "rank", 3);
+    PUT(int, "rank", own_rank);
 }
 static void *start(void *context, unsigned char *bytes) {
     void *handle = NULL;
@@ -236,6 +239,34 @@ static void story(void) {
     fprintf(stderr, "mask %d\n", mask);
 }
 
+static uint64_t monotonic_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void until(uint64_t ns) {
+    const struct timespec at = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL)) {}
+}
+
+static void job(int collectives, uint64_t at_ns) {
+    int mask;
+    const uint64_t ahead = 1000000000000u;
+    void *context = init(0xabcdef, &mask);
+    for (int i = 0; i < collectives; i++) {
+        const uint64_t end = at_ns + (uint64_t)(i * i + 1) * 40000000u; /* gaps of their own length, as a job's are */
+        until(end - 35000000u);
+        void *handle = collective(context, (uint64_t)i, 1000);
+        stop(handle);
+        const uint64_t from = monotonic_ns();
+        until(end);
+        for (int c = 0; c < 2; c++) channel(context, handle, c, ahead + from + (uint64_t)c, ahead + end - (uint64_t)c);
+    }
+    send_to(context, (own_rank + 1) % all_ranks, 10);
+    finalize(context);
+}
+
 static int threads, each, at_once;
 static void **handles;
 static void *context_of_all;
@@ -329,6 +360,11 @@ int main(int count, char **arguments) {
     }
     if (!strcmp(arguments[2], "story")) story();
     else if (!strcmp(arguments[2], "fork")) forked();
+    else if (!strcmp(arguments[2], "job")) {
+        own_rank = atoi(arguments[4]);
+        all_ranks = atoi(arguments[5]);
+        job(atoi(arguments[6]), strtoull(arguments[7], NULL, 10));
+    }
     else if (!strcmp(arguments[2], "reload")) reloaded(arguments[1], symbol, &library);
     else if (!strcmp(arguments[2], "time")) timed(atoi(arguments[4]));
     else {
