@@ -8,6 +8,7 @@ takes minutes, once.
 import json
 import sys
 
+import capture_overhead
 import conversion
 import engines
 import permutation
@@ -16,7 +17,7 @@ import training_step
 from figure import HERE, machine
 
 BENCHMARKS = {"engines": engines, "permutation": permutation, "startup": startup, "conversion": conversion}
-LONG = {"training_step": training_step}
+LONG = {"training_step": training_step, "capture_overhead": capture_overhead}
 
 
 def main(names: list[str]) -> None:

@@ -146,7 +146,7 @@ class TorchRank:
         self.note_groups()
         self._windows.close(reason)
         if self._recorder is not None:
-            self._recorder.eidola_recorder_stop()
+            self._recorder.eidola_recorder_switch(0)
         self.record |= {"sealed": reason, "sealed_ns": time.time_ns(), "steps": self._number}
         self._note_state()
 

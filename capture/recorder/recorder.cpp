@@ -336,8 +336,8 @@ extern "C" const char* eidola_recorder_start(
   return nullptr;
 }
 
-// Stops recording for good. The memory stays mapped: threads of PyTorch may still be inside of a callback.
-extern "C" void eidola_recorder_stop() { ring.on.store(false, std::memory_order_release); }
+// Starts or stops recording. The memory stays mapped: threads of PyTorch may still be inside of a callback.
+extern "C" void eidola_recorder_switch(int on) { ring.on.store(on != 0, std::memory_order_release); }
 
 // Returns how many records were committed so far.
 extern "C" uint64_t eidola_recorder_count() { return ring.next.load(std::memory_order_relaxed); }
