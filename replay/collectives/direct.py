@@ -2,14 +2,22 @@
 
 import numpy as np
 
+from ..fabric import Ints
 from ..program import compute
 from .work import Call, Track, Work, runs
+
+_LISTED = 1024
+"""Members up to which an even exchange over boxes lists its sends one by one, in NCCL's order."""
 
 
 def all_to_all(work: Work) -> list[Track]:
     """Post everything at once, to the next member first; then wait for all."""
     if work.operation.split_bytes is not None:
-        return [_posted_by_split(work)]
+        return [_posted(work, np.array(work.splits(), np.int64))]
+    if work.spans_boxes and work.size <= _LISTED and work.operation.operation == "all_to_all":
+        big, small, large = work.slices(work.operation.size_bytes, work.size)
+        row = np.array([big if q < large else small for q in range(work.size)], np.int64)
+        return [_posted(work, np.tile(row, (work.size, 1)))]
     flag = work.flags(1, "all_to_all")
     end = work.call([*busy(work), work.wait(0, work.size - 1)], flags=flag)
     return [[[*_start(work), *_scatter(work, p, flag), end] for p in range(work.size)]]
@@ -130,22 +138,39 @@ def _scatter(work: Work, p: int, flag: int) -> list[Call]:
     return calls
 
 
-def _posted_by_split(work: Work) -> Track:
-    """Post what the split says; pairs without data send nothing. Members that send alike share a block."""
-    split, n = np.array(work.splits(), np.int64), work.size
+def _posted(work: Work, split: Ints) -> Track:
+    """Post what the split (N, N) says; pairs without data send nothing. Members that send alike share a block."""
+    n = work.size
     flag, group = work.flags(1, "all_to_allv"), work.group()
-    shared: dict[tuple[bytes, int], int] = {}
+    shared: dict[tuple[bytes, int, tuple[int, ...]], int] = {}
     track: Track = []
     for p in range(n):
         sent = np.roll(split[p], -p)
         expected = int(np.count_nonzero(split[:, p])) - int(split[p, p] > 0)
-        key = sent[1:].tobytes(), expected
+        order = _order(work, p)
+        key = sent[1:].tobytes(), expected, order
         if key not in shared:
-            ops = [work.write(i, size) for i, size in enumerate(sent.tolist()) if i and size]
+            ops = [work.write(i, int(sent[i])) for i in order if sent[i]]
             shared[key] = work.builder.block([*ops, *busy(work), work.wait(0, expected)])
         call: Call = {"block": shared[key], "group": group, "position": p, "flag_offset": flag}
         track.append([*_start(work), call])
     return track
+
+
+def _order(work: Work, p: int) -> tuple[int, ...]:
+    """Return how many places on the members are that `p` sends to, in order.
+
+    Over boxes by box, each from the own place on (NCCL's schedule, scheduleP2pTasks in src/init.cc): members of a
+    box never all send to one member first.
+    """
+    n = work.size
+    if not work.spans_boxes or len({len(box) for box in work.ranks_by_box()}) > 1:
+        return tuple(range(1, n))
+    boxes = work.ranks_by_box()
+    at = next(b for b, box in enumerate(boxes) if p in box)
+    place, per = boxes[at].index(p), len(boxes[at])
+    turned = [boxes[(at + b) % len(boxes)][(place + i) % per] for b in range(len(boxes)) for i in range(per)]
+    return tuple((q - p) % n for q in turned[1:])
 
 
 def _pairs_by_split(work: Work, p: int, flag: int) -> list[Call]:

@@ -8,6 +8,10 @@ from .multicast import CHILDREN, PARENT, RESULT, WINDOW, Plane, Rounds, planes, 
 from .tree import double_tree
 from .work import Call, Track, Work
 
+ON_THE_WAY = 3 * WINDOW
+"""Chunks of an owner between its switch and the root's answer: every connection on the way, up and down, has
+buffers for WINDOW of its own."""
+
 Cut = Callable[[Work, int, int], Rounds]
 
 
@@ -60,10 +64,10 @@ def _owner(
     def calls(arrivals: list[int], to: list[tuple[int, int]], *, asks: bool, lands: bool) -> list[Call]:
         cut = plane.count - WINDOW if asks else 0
         found = []
-        for first, count, sizes in plane.spans(1, cut, WINDOW if asks and not lands else 0):
+        for first, count, sizes in plane.spans(1, cut, ON_THE_WAY if asks and not lands else 0):
             ops = [wait(slot, first + 1, expected_step=1) for slot in arrivals]
-            if asks and not lands and first >= WINDOW:  # buffers: an earlier sum has come back
-                ops.append(wait(PARENT, first + 1 - WINDOW, expected_step=1))
+            if asks and not lands and first >= ON_THE_WAY:  # buffers: an earlier sum has come back
+                ops.append(wait(PARENT, first + 1 - ON_THE_WAY, expected_step=1))
             ops += work.step(sizes[h], network=bool(to), first=first == 0)
             ops += [write(peer[c], sizes[h], slot, relative=True) for c, slot in to]
             ops += [plane.hand_up(h, sizes[h])] if lands else []

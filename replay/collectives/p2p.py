@@ -13,10 +13,11 @@ LARGEST_PART_BYTES = 32 * 512 * 1024
 """Of a channel before there are more: 32 steps of NCCL_P2P_NVL_CHUNKSIZE."""
 LL_BYTES = 16 * 1024
 """A channel's, up to which LL is taken: NCCL_P2P_LL_THRESHOLD."""
-NETWORK_CHANNELS = 2
-"""For a peer over the network: NCCL_NCHANNELS_PER_NET_PEER's default."""
-NETWORK_CHANNEL_GB_PER_S = 20.0
-"""Calibrated on TOGETHER_B200_scale and VULTR_B200_16, where 2 channels of one flow move 20 to 43 GB/s."""
+NETWORK_CHANNELS = 4
+"""For a peer over the network, fewer where there are many ranks (NCCL_NCHANNELS_PER_NET_PEER sets it)."""
+NETWORK_CHANNEL_GB_PER_S = 10.0
+"""Calibrated on VULTR_B200_16_sendrecv (2 and 4 channels: 20 and 36 GB/s); so is the number of channels, with
+TOGETHER_B200_scale_sendrecv (43 GB/s for 16 and 32 ranks, 25 for 64)."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,23 @@ def channels_of(costs: Costs, ranks: int, size_bytes: int) -> int:
     return count
 
 
-def busy_ps(costs: Costs, ranks: int, exchange: Exchange, protocol: str) -> int:
+def network_channels_of(costs: Costs, ranks: int) -> int:
+    """Return how many channels a peer over the network has: no channel gets more than four peers."""
+    count = NETWORK_CHANNELS
+    while count * ranks > 4 * costs.p2p_channels and count > 1:
+        count //= 2
+    return count
+
+
+def busy_ps(
+    costs: Costs, ranks: int, exchange: Exchange, protocol: str, network_channels: int | None = None
+) -> int:
     """Return how long the channels of one member are busy, in picoseconds: those of its largest peer, or all."""
     rate = costs.protocols[protocol].channel_gb_per_s
     count = channels_of(costs, ranks, exchange.largest_bytes)
     beyond = max(0, exchange.largest_bytes - costs.protocols[protocol].pass_bytes * count)
     alone = beyond / (count * rate)
     shared = exchange.all_bytes / (costs.p2p_channels * rate)
-    across = exchange.network_largest_bytes / (NETWORK_CHANNELS * NETWORK_CHANNEL_GB_PER_S)
+    far = network_channels or network_channels_of(costs, ranks)
+    across = exchange.network_largest_bytes / (far * NETWORK_CHANNEL_GB_PER_S)
     return round(1000 * max(alone, shared, across))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..fabric import Fabric
+from . import rccl
 from .algorithms import names
 from .costs import US, Costs, costs
 from .model import PROTOCOLS, Group, time_us
@@ -17,9 +18,13 @@ from .p2p import Exchange, busy_ps, protocol_of
 from .work import WIRE_BYTES, Operation, Tuning
 
 CUSTOM_STEP_US = 0.6
+CUSTOM_PEER_US = 1.0
+"""What each peer adds to the barriers of a custom kernel. Calibrated on QR_MI300X (2, 4 and 8 GPUs)."""
 """A flag's way in a custom kernel: NCCL's hwLat of LL over NVLink (src/graph/tuning.cc)."""
 NVLS_CHUNK_BYTES = 128 * 1024
 """A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
+NVLS_TREE_CHUNK_BYTES = 64 * 1024
+"""The same over four boxes and more."""
 CUSTOM = ("one_shot_get", "two_shot_get")
 MODELLED = ("ring", "tree", "nvls", "nvls_tree")
 ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
@@ -28,10 +33,11 @@ CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
 NVLS_CHANNELS = 16
 """Of NVLS, where no capture says."""
+RCCL_CHOOSES = ("all_reduce", "all_gather", "reduce_scatter")
 EXCHANGES = ("all_to_all", "all_to_allv")
 LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
-"""With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for LL also times the
-number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
+"""With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for rings of LL also
+times the number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
 DEPTH = 8
 """Chunks for every step of the path that NCCL aims at: it halves the chunk until there are (src/enqueue.cc)."""
 
@@ -63,21 +69,26 @@ def tuning(
         algorithm = None  # as captured, on a fabric that cannot
     cost = costs(fabric.gpu)
     if operation.operation in EXCHANGES and algorithm in (None, "direct"):
-        return _exchange(fabric, operation, members, protocol, cost)
+        return _exchange(fabric, operation, members, protocol, channels, cost)
     if algorithm is None or protocol is None:
         algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol, channels)
     if algorithm in ("nvls", "nvls_tree"):
         return _nvls(fabric, operation, members, algorithm, channels or NVLS_CHANNELS, cost)
     path, width, of = _path_ps(fabric, members), channels or cost.channels, cost.protocols[protocol]
     custom = algorithm in CUSTOM
-    fit = _channels(operation, len(members), protocol, channels)
+    fit = _channels(operation, len(members), algorithm, protocol, channels)
+    alone = len(set(fabric.box[list(members)].tolist())) == len(members)  # every step is over the network
     return Tuning(
         algorithm,
         protocol,
         channels=fit,
         chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
-        base_ps=0 if custom else round(cost.kernel_us * US),
-        step_ps=max(0, round((CUSTOM_STEP_US if custom else of.step_us) * US) - path),
+        base_ps=round((CUSTOM_PEER_US * (len(members) - 1) if custom else cost.kernel_us) * US),
+        step_ps=(
+            round(of.network_us * US)
+            if alone
+            else max(0, round((CUSTOM_STEP_US if custom else of.step_us) * US) - path)
+        ),
         network_step_ps=round(of.network_us * US),
         lanes=min(width, fit),
         lane_mb_per_s=round(of.channel_gb_per_s * 1000),
@@ -86,9 +97,17 @@ def tuning(
 
 
 def _exchange(
-    fabric: Fabric, operation: Operation, members: Sequence[int], protocol: str | None, cost: Costs
+    fabric: Fabric,
+    operation: Operation,
+    members: Sequence[int],
+    protocol: str | None,
+    channels: int | None,
+    cost: Costs,
 ) -> Tuning:
-    """Return how sends and receives to all run, posted at once: what their channels need, and each peer."""
+    """Return how sends and receives to all run, posted at once: what their channels need, and each peer.
+
+    `channels` of a peer over the network, where that is set by hand.
+    """
     exchange = _exchanged(fabric, operation, members)
     protocol = protocol or protocol_of(cost, exchange)
     of, spans = cost.protocols[protocol], exchange.network_peers > 0
@@ -99,7 +118,7 @@ def _exchange(
         base_ps=round((cost.kernel_us + peers_us) * US),
         step_ps=max(0, round(of.step_us * US) - _path_ps(fabric, members)),
         network_step_ps=round(of.network_us * US) if spans else 0,
-        kernel_ps=busy_ps(cost, len(members), exchange, protocol),
+        kernel_ps=busy_ps(cost, len(members), exchange, protocol, channels),
     )
 
 
@@ -148,7 +167,10 @@ def _nvls(
     """
     heads = len(members) // len(set(fabric.box[list(members)].tolist()))
     chunk, together = NVLS_CHUNK_BYTES, channels * heads
-    for times, smaller in ((64, 65536), (8, 32768), (2, 16384)):
+    boxes = len(members) // heads
+    if boxes >= 4:
+        chunk = NVLS_TREE_CHUNK_BYTES
+    for times, smaller in ((64, 65536), (8, 32768), (2, 16384)) if boxes == 1 else ((4, 65536), (1, 32768)):
         if operation.size_bytes < times * together * chunk:
             chunk = min(chunk, smaller)
     copied = min(operation.size_bytes, together * chunk)
@@ -159,7 +181,7 @@ def _nvls(
         channels=channels,
         chunk_bytes=chunk * max(1, channels // heads),
         base_ps=max(0, round(cost.nvls_us * US) - 4 * _path_ps(fabric, members)) + 2 * copy_ps,
-        network_step_ps=round(cost.protocols["simple"].network_us * US),
+        network_step_ps=round(cost.nvls_tree_network_us * US),
         reduce_mb_per_s=round(cost.nvls_gb_per_s * 1000) * heads,
     )
 
@@ -174,9 +196,9 @@ def _whole(operation: Operation, members: int) -> int:
     return operation.size_bytes * (members if operation.operation == "all_gather" else 1)
 
 
-def _channels(operation: Operation, members: int, protocol: str, channels: int | None) -> int:
+def _channels(operation: Operation, members: int, algorithm: str, protocol: str, channels: int | None) -> int:
     """Return how many channels an operation of this size uses at most."""
-    least = LEAST_BYTES[protocol] * (members if protocol == "ll" else 1)
+    least = LEAST_BYTES[protocol] * (members if (algorithm, protocol) == ("ring", "ll") else 1)
     fit = max(1, _whole(operation, members) // least)
     return min(channels, fit) if channels else fit
 
@@ -206,6 +228,10 @@ def _fastest(
     if not modelled or modelled[0] not in MODELLED:
         return algorithm or known[0], protocol or "simple"
     boxes = len(set(fabric.box[list(members)].tolist()))
+    if fabric.gpu in rccl.GENERATIONS and operation.operation in RCCL_CHOOSES:
+        whole = _whole(operation, len(members))
+        chosen, by = rccl.choose(fabric.gpu, operation.operation, len(members), boxes, whole)
+        return algorithm or chosen, protocol or by
     if boxes == 1 and algorithm is None:
         modelled = [a for a in modelled if a != "tree"]
     speed = sum(ring_speeds(fabric, orders)) / 1000

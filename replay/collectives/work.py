@@ -195,15 +195,20 @@ class Work:
 
         Raises UsageError.
         """
-        found: dict[int, list[int]] = {}
-        for rank, member in enumerate(self.members):
-            found.setdefault(int(self.fabric.box[member]), []).append(rank)
-        sizes = sorted({len(ranks) for ranks in found.values()})
+        found = self.ranks_by_box()
+        sizes = sorted({len(ranks) for ranks in found})
         if len(sizes) > 1:
             raise UsageError(
                 f"{self.operation.operation}, algorithm {self.tuning.algorithm}: boxes hold {sizes[0]} to "
                 f"{sizes[-1]} of the {self.size} ranks; it needs as many in each: take ring"
             )
+        return found
+
+    def ranks_by_box(self) -> list[list[int]]:
+        """Return the group ranks of each box, in their order."""
+        found: dict[int, list[int]] = {}
+        for rank, member in enumerate(self.members):
+            found.setdefault(int(self.fabric.box[member]), []).append(rank)
         return list(found.values())
 
     def group(self, order: Sequence[int] | None = None) -> int:

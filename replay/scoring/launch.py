@@ -2,8 +2,8 @@
 
 nccl-tests and rccl-tests enqueue all iterations and divide the time by their number. With a process a GPU,
 launches run ahead of the kernels, and what is left is the gap from kernel to kernel. One process for all GPUs
-launches them in turn: where that takes longer than the kernels, it is the time of an iteration. A framework adds its
-own calls and events to every operation.
+launches them in turn: where that takes longer than the kernels, it is the time of an iteration. A framework adds
+its own calls and events to every operation.
 """
 
 from .case import Case

@@ -63,7 +63,7 @@ def method_of(operation: str, library: str, env: str) -> Method | str:
         forced=forced,
         seen=seen,
         protocol=_protocol(stripped),
-        channels=int((re.search(r"(\d+) ?ch(?:annels?)?\b", text) or [0, 0])[1]),
+        channels=_channels(text, OPERATIONS[name]),
         without=without,
         groups=int(groups.group(1)) if groups else 1,
         group_ranks=int(groups.group(2)) if groups else 0,
@@ -121,6 +121,13 @@ def _protocol(text: str) -> str:
     if re.search(r"default|debug|below|picked", text):
         return ""
     return (found.group(1) or found.group(2)) if found else ""
+
+
+def _channels(text: str, operation: str) -> int:
+    """Return how many channels a row sets: of a collective, or of a peer over the network."""
+    exchange = operation in ("shift", "all_to_all")
+    found = re.search(r"net_peer ?= ?(\d+)" if exchange else r"(\d+) ?ch(?:annels?)?\b", text)
+    return int(found.group(1)) if found else 0
 
 
 def _pattern(text: str) -> str:
