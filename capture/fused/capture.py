@@ -19,14 +19,16 @@ class Backend(StrEnum):
     gpu = "gpu"
 
 
-def run_kernel(spec: FusedKernel, backend: Backend | str = Backend.host) -> Run:
+def run_kernel(spec: FusedKernel, backend: Backend | str = Backend.host, *options: str) -> Run:
     """Run `spec`: on CPU threads, as parts of one launch on one GPU, or on a GPU a rank.
+
+    `options` go to the C compiler of the backend `host`, such as the delays of fused_cpu.h.
 
     Raises CaptureError for a wait that passed its deadline or a wrong result, MissingError where the backend's
     compiler, package or GPUs are not there.
     """
     if backend == Backend.host:
-        return cpu.run(spec)
+        return cpu.run(spec, *options)
     from . import gpu
 
     return gpu.run(spec, virtual=backend == Backend.virtual)
@@ -39,13 +41,15 @@ def capture_kernel(
     backend: Backend | str = Backend.host,
     overwrite: bool = False,
     anonymous: bool = False,
+    options: tuple[str, ...] = (),
 ) -> Run:
     """Run `spec` and write the raw capture at `path`; see the `eidola.capture` docstring for its layout.
 
-    `anonymous` leaves the host's name out. Raises what `run_kernel` raises, and UsageError where `path` is taken.
+    `anonymous` leaves the host's name out; `options`: see `run_kernel`. Raises what `run_kernel` raises, and
+    UsageError where `path` is taken.
     """
     refuse_existing(path, overwrite=overwrite)
-    run = run_kernel(spec, backend)
+    run = run_kernel(spec, backend, *options)
     told = [{"anchor_hz": None, "device": {}, **rank} for rank in run.ranks]
     ranks = [
         RankProbes(buffers, counts, rank.pop("anchor_hz"), rank.pop("device"), rank)

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct fused_report {
     eidola_u64 start_ns, end_ns, cpu_ns;
@@ -82,12 +83,34 @@ static int fused_going(fused_thread *thread, eidola_u64 now)
     return !fused_observe(fused_flag_at(base, thread->rank, fused_over(base)));
 }
 
+#ifdef FUSED_DELAYS
+/* For studies: a core a rank, and ranks from 1 on begin late; -DFUSED_DELAYS=0,5000 gives the ns, an epoch each. */
+static void fused_delay(eidola_i64 rank, eidola_u64 epoch)
+{
+    static const eidola_u64 delays[] = {FUSED_DELAYS};
+    eidola_u64 begin = eidola_time() + (rank ? delays[epoch % (sizeof delays / sizeof *delays)] : 0);
+#ifdef __linux__
+    if (epoch == 1) {
+        cpu_set_t core;
+        CPU_ZERO(&core);
+        CPU_SET(rank % sysconf(_SC_NPROCESSORS_ONLN), &core);
+        sched_setaffinity(0, sizeof core, &core); /* where it is refused, the scheduler chooses */
+    }
+#endif
+    while (eidola_time() < begin)
+        ;
+}
+#else
+static void fused_delay(eidola_i64 rank, eidola_u64 epoch) { (void)rank, (void)epoch; }
+#endif
+
 /* One epoch of one rank: its workgroups in turn, until all are done. False: the run is over. */
 static int fused_epoch(fused_thread *thread, eidola_u64 epoch)
 {
     const fused_base *base = &thread->job->base;
     fused_report *report = &base->reports[thread->rank];
     eidola_u64 idle_since_ns = 0;
+    fused_delay(thread->rank, epoch);
     for (eidola_i64 i = 0; i < base->workgroups; i++) {
         thread->machines[i].group.epoch = epoch;
         thread->machines[i].exchange = thread->machines[i].waits = 0;
