@@ -1,8 +1,8 @@
 """What the light level of a capture costs a training step: blocks of steps with the hooks on and off, in turn.
 
 DistributedDataParallel on Gloo, 2 ranks. Off means that nothing is recorded and no step hook is there; the kernels
-of the operators stay, and hand on at once. Processor time is that of the whole process. The machine's noise shows in the
-spread, the quarter of the pairs of blocks below and above.
+of the operators stay, and hand on at once. Processor time is that of the whole process. How much noise there was
+shows in the middle half of the pairs of blocks.
 """
 
 import json

@@ -85,29 +85,35 @@ class _Threads:
 
 
 def _part(span: Span, run: Run, call: Call, groups: dict[str, dict[str, Any]]) -> Part:
-    operation = operation_of(run.name)
-    if operation == "unknown":
-        operation = operation_of(call.name.removeprefix(CALL))
-    split = call.in_splits or call.out_splits
-    if operation == "all_to_all" and split:
-        operation = "all_to_allv"
-    return Part(
+    part = Part(
         span=span.index,
         record=-1,
-        operation=operation,
+        operation=operation_of(run.name),
         source="host record",
-        group=_group(call.group, groups),
+        group=group_of(call.group, groups),
         start_ns=run.start_ns,
         end_ns=run.end_ns,
         launch_ns=call.start_ns,
-        sequence=call.number,
-        dtype=None if operation == "barrier" else call.dtype,
-        size_bytes=_size(operation, call),
-        in_split_bytes=_split_bytes(call.in_splits, call.in_bytes),
-        out_split_bytes=_split_bytes(call.out_splits, call.out_bytes),
-        peer=call.peer,
         on_gpu=False,
     )
+    describe(part, call, groups)
+    return part
+
+
+def describe(part: Part, call: Call, groups: dict[str, dict[str, Any]]) -> None:
+    """Give a part the group, number, type, sizes and peer of its call, and the operation where it has none."""
+    if part.operation == "unknown":
+        part.operation = operation_of(call.name.removeprefix(CALL))
+    if part.operation == "all_to_all" and (call.in_splits or call.out_splits):
+        part.operation = "all_to_allv"
+    part.source = "host record"
+    part.group = group_of(call.group, groups)
+    part.sequence = call.number
+    part.dtype = None if part.operation == "barrier" else call.dtype
+    part.size_bytes = _size(part.operation, call)
+    part.in_split_bytes = _split_bytes(call.in_splits, call.in_bytes)
+    part.out_split_bytes = _split_bytes(call.out_splits, call.out_bytes)
+    part.peer = call.peer
 
 
 def _size(operation: str, call: Call) -> int | None:
@@ -125,7 +131,8 @@ def _split_bytes(splits: list[int], size_bytes: int | None) -> list[int] | None:
     return [split * (size_bytes // rows) for split in splits]
 
 
-def _group(name: str, groups: dict[str, dict[str, Any]]) -> Group:
+def group_of(name: str, groups: dict[str, dict[str, Any]]) -> Group:
+    """Return the process group `name`, with its ranks where the rank's record lists it."""
     known = groups.get(name)
     if known is None:  # made after the rank's record was last written
         return Group(name or "unrecorded", None, None, None)

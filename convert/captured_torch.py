@@ -5,14 +5,15 @@ its host ran during a few steps. Host threads are lanes. Where a rank has window
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, TraceWriter
+from . import captured_gpu
 from .captured_light import HOST_TRUTH, join_ring
-from .captured_ring import Mark, read_marks
-from .captured_window import CALL, Rank, Span, join_by_order, load, read_window, top_level
+from .captured_record import gap_text, mark_rows, read_record
+from .captured_window import CALL, Rank, join_by_order, read_window, top_level
 from .clocks import Clock, align
 from .collectives import Part
 from .matching import Matching, match
@@ -21,7 +22,6 @@ _PART_COLUMNS = (
     *("span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer"),
     *("launch_ns", "start_ns", "end_ns"),
 )
-_OLDEST, _NEWEST = 1, 2
 
 
 def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None:
@@ -30,14 +30,12 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     Raises InputError where none has, or a file cannot be read.
     """
     if manifest["backend"] == "gpu":
-        raise InputError(
-            f"{folder}: captures of GPU jobs are not read yet as one; convert their windows with "
-            f"`eidola convert kineto {folder}/*.kineto.json.gz`"
-        )
+        captured_gpu.convert(folder, manifest, writer)
+        return
     ranks = [_read_rank(folder, entry) for entry in manifest["ranks"]]
     ranks = [rank for rank in ranks if rank.spans]
     if not ranks:
-        raise InputError(f"{folder}: no rank recorded anything ({_gap_text(manifest)}); capture again")
+        raise InputError(f"{folder}: no rank recorded anything ({gap_text(manifest)}); capture again")
     world_size = ranks[0].record["world_size"]
     cut = _leave_out_unfinished(ranks)
     matching = match({rank.record["rank"]: rank.parts for rank in ranks}, world_size)
@@ -60,19 +58,8 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     })  # fmt: skip
 
 
-def _gap_text(manifest: dict[str, Any]) -> str:
-    gaps = [f"rank {entry['rank']}: {gap}" for entry in manifest["ranks"] for gap in _gaps(entry)]
-    return "; ".join(gaps) or "no gap is noted"
-
-
-def _gaps(entry: Mapping[str, Any]) -> list[str]:
-    if "gaps" in entry:
-        return [str(gap["reason"]) for gap in entry["gaps"]]
-    return [entry["gap"]] if entry.get("gap") else []
-
-
 def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
-    record = _record(folder / entry["file"])
+    record = read_record(folder / entry["file"])
     windows = [span for w in record["windows"] for span in read_window(folder / w["trace"])]
     if record["calls"]:
         return join_ring(record, folder / record["calls"], windows)
@@ -80,24 +67,6 @@ def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
     rank = Rank(record, top_level(windows), calls)
     join_by_order(rank)
     return rank
-
-
-def _record(file: Path) -> dict[str, Any]:
-    """Return a rank's record in the form of version 2, with its steps and phases. Older ones had one window."""
-    record = load(file, file.read_bytes)
-    version = record.get("version", _OLDEST)
-    if version > _NEWEST:
-        raise InputError(f"{file} has version {version}; this eidola reads up to {_NEWEST}: upgrade it")
-    if version == _OLDEST:
-        window = {"trace": record["trace"], "start_ns": None, "end_ns": None}
-        start_ns = (record["window_ns"] or [0])[0]
-        gap = [{"start_ns": start_ns, "end_ns": None, "reason": record["gap"]}] if record["gap"] else []
-        record |= {"windows": [window] if record["trace"] else [], "calls": None, "gaps": gap}
-        record["steps"] = [Mark(f"step {s['step']}", s["start_ns"], s["end_ns"]) for s in record["steps"]]
-        record["phases"] = [Mark(p["name"], p["start_ns"], p["end_ns"]) for p in record["phases"]]
-        return record
-    record["steps"], record["phases"] = read_marks(file.with_name(record["marks"]))
-    return record
 
 
 def _leave_out_unfinished(ranks: Iterable[Rank]) -> int:
@@ -166,12 +135,7 @@ def _write(
 def _span_columns(rank: Rank, offset_ns: int) -> dict[str, list[Any]]:
     """Return the rank's spans, then its steps, phases and gaps as annotations."""
     rows = [(f"thread {s.tid}", s.kind, s.name, s.launch_ns, s.start_ns, s.end_ns) for s in rank.spans]
-    marks = [("steps", m) for m in rank.record["steps"]] + [("phases", m) for m in rank.record["phases"]]
-    rows += [(lane, "annotation", m.name, None, m.start_ns, m.end_ns) for lane, m in marks]
-    last_ns = _last_ns(rank.spans)
-    for gap in rank.record["gaps"]:
-        end_ns = max(gap["start_ns"], last_ns if gap["end_ns"] is None else gap["end_ns"])
-        rows.append(("capture", "annotation", f"gap: {gap['reason']}", None, gap["start_ns"], end_ns))
+    rows += mark_rows(rank.record, max(span.end_ns for span in rank.spans))
     lanes, kinds, names, *times = zip(*rows, strict=True)
     shifted = [[None if t is None else t + offset_ns for t in column] for column in times]
     return {
@@ -181,10 +145,6 @@ def _span_columns(rank: Rank, offset_ns: int) -> dict[str, list[Any]]:
         "name": list(names),
         **dict(zip(("launch_ns", "start_ns", "end_ns"), shifted, strict=True)),
     }
-
-
-def _last_ns(spans: Sequence[Span]) -> int:
-    return max((span.end_ns for span in spans), default=0)
 
 
 def _collective_columns(parts: Sequence[Part], matching: Matching, offset_ns: int) -> dict[str, list[Any]]:

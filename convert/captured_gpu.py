@@ -1,0 +1,90 @@
+"""A captured PyTorch job on GPUs -> a trace of one window, its collectives described by the ring's calls.
+
+A window is a trace of PyTorch's profiler, and is read as such. At the light level it holds kernels and their
+launches only: a kernel that was launched during a call of the ring is that call's, which gives group, number,
+type and sizes.
+"""
+
+from bisect import bisect_right
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..schemas import TraceWriter
+from ..schemas.errors import InputError
+from .captured_light import describe
+from .captured_record import gap_text, mark_rows, read_record
+from .captured_ring import Call, read_calls
+from .job import write_job
+from .kineto import read_rank
+from .rank import RankRecord
+from .sources import Source
+
+
+def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None:
+    """Write the last window that all ranks of the capture in `folder` have.
+
+    Raises InputError where there is none, or a file cannot be read.
+    """
+    own = {entry["rank"]: read_record(folder / entry["file"]) for entry in manifest["ranks"]}
+    step = _last_common_step(folder, manifest, own)
+    records = []
+    for rank, record in sorted(own.items()):
+        window = next(w for w in record["windows"] if w["first_step"] == step)
+        traced = window["execution_trace"]
+        read = read_rank(Source(folder / window["trace"], folder / traced if traced else None))
+        records.append(_complete(folder, rank, record, read))
+    write_job(writer, records, "eidola capture of PyTorch")
+    copied = ("backend", "command", "date", "exit_code", "oversubscribed", "failures")
+    writer.notes |= {
+        **{key: manifest[key] for key in copied},
+        "first_step": step,
+        "gaps": [{"rank": rank, **gap} for rank, record in own.items() for gap in record["gaps"]],
+    }
+
+
+def _last_common_step(folder: Path, manifest: dict[str, Any], own: dict[int, dict[str, Any]]) -> int:
+    steps = [{window["first_step"] for window in record["windows"]} for record in own.values()]
+    if common := set.intersection(*steps):
+        return int(max(common))
+    raise InputError(
+        f"{folder}: no profiler window was sealed on every rank, so that no GPU work is known "
+        f"({gap_text(manifest)}); capture for longer, or with --detail all"
+    )
+
+
+def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord) -> RankRecord:
+    """Add what the rank's record and ring know to what its window shows."""
+    read.rank, read.world_size = rank, record["world_size"]
+    read.hardware |= {key: value for key, value in (record["device"] or {}).items() if value is not None}
+    if record["host"]:
+        read.hardware["host"] = record["host"]
+    if record["calls"]:
+        calls, _ = read_calls(folder / record["calls"])
+        _describe_parts(read, list(calls.values()), {group["name"]: group for group in record["groups"]})
+    start_ns, end_ns = read.window_ns
+    rows = [row for row in mark_rows(record, end_ns) if row[5] >= start_ns and row[4] <= end_ns]
+    first = len(read.spans["span"])
+    lanes, kinds, names, launched, starts, ends = zip(*rows, strict=True) if rows else ((),) * 6
+    more = {
+        "span": range(first, first + len(rows)), "lane": lanes, "kind": kinds, "name": names,
+        "launch_ns": launched, "start_ns": starts, "end_ns": ends, "correlation": [None] * len(rows),
+    }  # fmt: skip
+    for name, values in more.items():
+        held = read.spans[name]
+        held = held.combine_chunks() if isinstance(held, pa.ChunkedArray) else held
+        read.spans[name] = pa.concat_arrays([held, pa.array(list(values), held.type)])
+    return read
+
+
+def _describe_parts(read: RankRecord, calls: list[Call], groups: dict[str, dict[str, Any]]) -> None:
+    """Describe each part by the call during which its kernel was launched, where there is one."""
+    calls.sort(key=lambda call: call.start_ns)
+    starts = [call.start_ns for call in calls]
+    for part in read.parts:
+        if part.launch_ns is None:
+            continue
+        at = bisect_right(starts, part.launch_ns) - 1
+        if at >= 0 and calls[at].end_ns >= part.launch_ns:
+            describe(part, calls[at], groups)

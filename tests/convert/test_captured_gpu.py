@@ -1,0 +1,120 @@
+"""Captures of GPU jobs: a real V100 job's profiler traces as windows, and rings written for them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eidola.capture.recorder import ring
+from eidola.convert import kineto
+from eidola.convert.captured import captured
+from eidola.schemas import InputError, Trace, check
+
+KINETO = Path(__file__).resolve().parents[2] / "../shared/traces/kineto/v100_dlrm_8ranks"
+RANKS = 8
+DEVICE = {"device": 3, "vendor": "nvidia", "model": "A test", "uuid": None, "compute_units": 80}
+
+
+@pytest.fixture(scope="module")
+def traces():
+    if not KINETO.is_dir():
+        pytest.skip(f"{KINETO} is not there")
+    return sorted(KINETO.glob("*.json*"))
+
+
+@pytest.fixture(scope="module")
+def alone(traces, tmp_path_factory):
+    path = tmp_path_factory.mktemp("alone") / "t.eidola"
+    kineto(traces, path)
+    return Trace(path)
+
+
+def window(trace, first_step):
+    return {"trace": trace, "execution_trace": None, "first_step": first_step, "start_ns": 0, "end_ns": 1}
+
+
+def write_calls(path, launches_ns):
+    """Write a ring with one all-reduce of 40 bytes around each launch, in group `g`, as the recorder does."""
+    layout = ring.create(path, len(launches_ns), 3)
+    records = np.zeros(len(launches_ns), np.dtype(list(ring.FIELDS)))
+    for number, launch_ns in enumerate(launches_ns):
+        records[number]["sequence"] = number + 1
+        records[number]["start_ns"], records[number]["end_ns"] = launch_ns - 5, launch_ns + 5
+        records[number]["call"] = number + 1
+        records[number]["in_bytes"], records[number]["out_bytes"] = 40, -1
+        records[number]["name"], records[number]["group"], records[number]["peer"] = 1, 2, -1
+        records[number]["kind"], records[number]["dtype"] = ring.KINDS["call"], 6
+        records[number]["number"] = 100 + number
+    with path.open("r+b") as file:
+        for number, name in enumerate((b"c10d::allreduce_", b"g"), start=1):
+            file.seek(layout["names_at"] + number * ring.NAME_BYTES)
+            file.write(len(name).to_bytes(4, "little") + name)
+        file.seek(layout["records_at"])
+        file.write(records.tobytes())
+
+
+@pytest.fixture
+def raw(traces, alone, tmp_path):
+    """A capture whose windows are the job's traces; rank 0 has an earlier window of its own."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    entries = []
+    for rank, trace in enumerate(traces):
+        name = f"rank{rank:05d}.0.0001.kineto{''.join(trace.suffixes[-2:] if trace.suffix == '.gz' else ['.json'])}"
+        shutil.copy(trace, folder / name)
+        spans = alone.read("spans", ranks=[rank]).to_pandas()
+        marks = ring.Marks(folder / f"rank{rank:05d}.0.marks.ring", 4)
+        marks.write("step", int(spans.start_ns.min()), int(spans.end_ns.max()), number=7)
+        marks.write("step", 5, 6, number=8)  # far from the window
+        record = {
+            "version": 2, "rank": rank, "world_size": RANKS, "restart": 0, "host": "a host", "device": DEVICE,
+            "calls": None, "marks": f"rank{rank:05d}.0.marks.ring", "gaps": [], "sealed": "exit",
+            "groups": [{"name": "g", "description": "all", "ranks": list(range(RANKS)), "backend": "nccl"}],
+            "windows": [window(name, 7)] if rank else [window("gone", 3), window(name, 7)],
+        }  # fmt: skip
+        (folder / f"rank{rank:05d}.0.json").write_text(json.dumps(record))
+        entries.append({"rank": rank, "restart": 0, "file": f"rank{rank:05d}.0.json", "gaps": []})
+    manifest = {
+        "format": 1, "kind": "torch", "backend": "gpu", "command": "c", "date": "d", "exit_code": 0,
+        "oversubscribed": False, "failures": [], "ranks": entries, "earlier_restarts": [],
+    }  # fmt: skip
+    (folder / "capture.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_the_last_window_that_all_ranks_have_is_converted_as_the_profilers_trace(raw, alone, tmp_path):
+    made = Trace(captured(raw, tmp_path / "t.eidola"))
+    assert not [p for p in check(made.path) if p.severity == "error"]
+    assert made.notes["first_step"] == 7
+    what = ["rank", "sequence", "operation", "size_bytes", "start_ns", "end_ns"]
+    assert made.read("collectives", what).equals(alone.read("collectives", what))
+    ranks = made.read("ranks").to_pandas()
+    assert set(ranks.backend) == {"gpu"}
+    assert set(ranks.model) == {"A test"}
+    spans = made.read("spans", ranks=[0]).to_pandas()
+    assert spans[spans.lane == "steps"].name.tolist() == ["step 7"]
+
+
+def test_a_kernel_launched_during_a_call_is_that_calls(raw, alone, tmp_path):
+    for rank in range(RANKS):
+        own = alone.read("collectives", ["launch_ns", "start_ns"], ranks=[rank]).to_pandas()
+        clock = alone.read("clocks", ["offset_ns"], ranks=[rank])["offset_ns"][0].as_py()
+        write_calls(raw / f"rank{rank:05d}.0.calls.ring", sorted(own.launch_ns.dropna().astype(int) - clock))
+        record = json.loads((raw / f"rank{rank:05d}.0.json").read_text())
+        record["calls"] = f"rank{rank:05d}.0.calls.ring"
+        (raw / f"rank{rank:05d}.0.json").write_text(json.dumps(record))
+    made = Trace(captured(raw, tmp_path / "t.eidola")).read("collectives").to_pandas()
+    launched = made[made.launch_ns.notna()]
+    assert len(launched)
+    assert set(launched.communicator) == {"g"}
+    assert set(launched.size_bytes) == {40}
+    assert launched.sequence.min() == 100
+
+
+def test_without_a_window_on_every_rank_the_error_says_what_to_do(raw, tmp_path):
+    record = json.loads((raw / "rank00003.0.json").read_text())
+    (raw / "rank00003.0.json").write_text(json.dumps(record | {"windows": []}))
+    with pytest.raises(InputError, match=r"no profiler window was sealed on every rank.*--detail all"):
+        captured(raw, tmp_path / "t.eidola")
