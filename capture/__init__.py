@@ -10,6 +10,8 @@ name is whole. `eidola convert captured` turns it into a trace.
     rank00000.0.marks.ring   its steps and phases
     rank00000.0.0000.kineto.json.gz, rank00000.0.0000.et.json.gz
                              a profiler window as PyTorch exports it, and an ExecutionTrace
+    nccl.rank00000.123.ring  what NCCL told its plugin in process 123 (nccl/ring.h), where asked for
+    telemetry.jsonl          samples of the launching machine's GPUs (telemetry.py), where asked for
 
 `capture.json` always has `format`, `date`, `kind` (kernel, torch), `backend`, `command`, `machine` (host name
 or null, CPU, cores, memory, system), `versions`, `oversubscribed` (more ranks than cores) and `ranks`.

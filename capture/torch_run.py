@@ -5,16 +5,19 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..schemas.errors import CaptureError, EidolaError, UsageError
-from . import raw
+from . import nccl, raw
 from .attach import FOLDER, OPTIONS
 from .recorder import build
+from .telemetry import Sampler
 from .torch_job import complete
 from .torch_rank import Detail, Options
 
 INJECTED = Path(__file__).with_name("inject")
+TELEMETRY = "telemetry.jsonl"
 
 
 def run(
@@ -25,6 +28,8 @@ def run(
     window_steps: int = 3,
     budget: float = 0.01,
     ring_mib: int = 32,
+    nccl_plugin: bool = False,
+    telemetry_s: float | None = None,
     overwrite: bool = False,
     anonymous: bool = False,
 ) -> int:
@@ -32,16 +37,22 @@ def run(
 
     `detail`: `off` (the light level), `spaced` (also profiler windows of `window_steps` steps with CPU operators,
     within `budget`, a share of the run's time), `all` (one window after the other). `ring_mib`: memory a rank for
-    collectives. Raises CaptureError where no rank attached (its exit code is then the command's, where that
-    failed), UsageError where the command cannot be started or `output` is taken.
+    collectives. `nccl_plugin`: NCCL or RCCL also writes its records there; `telemetry_s`: this machine's GPUs are
+    sampled every so many seconds.
+
+    Raises CaptureError where no rank attached (its exit code is then the command's, where that failed), UsageError
+    where the command cannot be started, `output` is taken, or NCCL has another plugin.
     """
     if not command:
         raise UsageError("no command given; write it after --: eidola capture run -- torchrun ... train.py")
     options = Options(detail, window_steps, budget, ring_mib)
     with raw.raw_folder(Path(output), overwrite=overwrite) as folder:
         _build_recorder()
+        environment = _environment(folder, options) | (nccl.environment(folder) if nccl_plugin else {})
+        sampled = Sampler(folder / TELEMETRY, telemetry_s) if telemetry_s is not None else nullcontext()
         try:
-            code = subprocess.run(command, env=_environment(folder, options), check=False).returncode
+            with sampled:
+                code = subprocess.run(command, env=environment, check=False).returncode
         except OSError as error:
             raise UsageError(f"{command[0]} cannot be started: {error}") from error
         code = code if code >= 0 else 128 - code

@@ -41,6 +41,18 @@ def run(
         int,
         typer.Option("--ring-mib", help="Memory a rank for collectives, 8,192 records a MiB; the oldest go."),
     ] = 32,
+    nccl_plugin: Annotated[
+        bool,
+        typer.Option(
+            "--nccl-plugin", help="NCCL or RCCL also tells algorithms, channels and their GPU times."
+        ),
+    ] = False,
+    telemetry: Annotated[
+        float | None,
+        typer.Option(
+            help="Sample clocks, power and link counters of this machine's GPUs, every so many seconds."
+        ),
+    ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Leave host names out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
 ) -> None:
@@ -54,6 +66,8 @@ def run(
         window_steps=window_steps,
         budget=budget / 100,
         ring_mib=ring_mib,
+        nccl_plugin=nccl_plugin,
+        telemetry_s=telemetry,
         overwrite=overwrite,
         anonymous=anonymous,
     )

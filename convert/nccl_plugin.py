@@ -18,13 +18,13 @@ from ..schemas.errors import InputError
 from .collectives import Group, Part, operation_of
 from .formats import Format, Head
 from .nccl_dump import NcclDump, read_dump
-from .nccl_ring import MAGIC, NcclCommunicator
+from .nccl_ring import MAGIC, NcclCommunicator, read_header
 from .rank import RankRecord
 from .sources import rank_in_name
 
 __all__ = ["FORMAT", "NcclDump", "read_dump"]
 
-SUFFIX = ".ring"
+PATTERN = "nccl.*.ring"
 _WITH_PEER = ("broadcast", "reduce", "send", "recv")
 Ints = npt.NDArray[np.int64]
 
@@ -35,16 +35,21 @@ def recognise(head: Head) -> bool:
 
 
 def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Path]:
-    """Return the files: those given, and those in folders. Raises InputError where there is none."""
+    """Return the files given, and those in folders; of a rank that was restarted the newest only.
+
+    Raises InputError where there is none.
+    """
     del companions
-    found = [
-        file for path in paths for file in (sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path])
-    ]
+    found = [f for path in paths for f in (sorted(path.rglob(PATTERN)) if path.is_dir() else [path])]
     if not found:
-        raise InputError(
-            f"no *{SUFFIX} file in {', '.join(map(str, paths))}; give what EIDOLA_NCCL_FOLDER named"
-        )
-    return found
+        raise InputError(f"no {PATTERN} in {', '.join(map(str, paths))}; give what EIDOLA_NCCL_FOLDER named")
+    told = {file: read_header(file) for file in found}
+    newest: dict[int, int] = {}
+    for header in told.values():
+        newest[header["rank"]] = max(header["restart"], newest.get(header["rank"], -1))
+    return [
+        f for f, header in told.items() if header["rank"] < 0 or header["restart"] == newest[header["rank"]]
+    ]
 
 
 def read(path: Path, alone: bool) -> list[RankRecord]:

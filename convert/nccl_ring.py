@@ -105,20 +105,27 @@ def read_ring(path: Path) -> Ring:
     )
 
 
-def _content(path: Path) -> bytes:
+def read_header(path: Path) -> Any:
+    """Return the file's header alone. Raises InputError where it is no such file, or cannot be read."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(_HEADER.itemsize)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error})") from error
-    if content[: len(MAGIC)] != MAGIC or len(content) < _RECORDS_AT:
+    if start[: len(MAGIC)] != MAGIC or len(start) < _HEADER.itemsize:
         raise InputError(
             f"{path} is no ring file of the NCCL plugin: it does not begin with {MAGIC.decode()}"
         )
-    header = np.frombuffer(content, _HEADER, 1)[0]
+    return np.frombuffer(start, _HEADER, 1)[0]
+
+
+def _content(path: Path) -> bytes:
+    header = read_header(path)
     if header["format"] > FORMAT:
         raise InputError(
             f"{path} has format {header['format']}; this eidola reads up to {FORMAT}: upgrade it"
         )
+    content = path.read_bytes()
     whole = _RECORDS_AT + int(header["capacity"]) * _RECORD.itemsize
     if header["record_bytes"] != _RECORD.itemsize or len(content) != whole:
         raise InputError(f"{path} has {len(content)} bytes instead of {whole}: copy it again, whole")

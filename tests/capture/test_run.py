@@ -11,6 +11,7 @@ import pytest
 
 from eidola.convert.captured import captured
 from eidola.convert.execution_trace import read_execution_trace
+from eidola.convert.telemetry import read_telemetry
 from eidola.replay import compare, lower, replay, run
 from eidola.replay.presets import preset
 from eidola.schemas import Trace, check
@@ -432,3 +433,27 @@ def test_a_run_too_short_for_a_window_says_so(tmp_path, capture_run):
     assert done.returncode == 0, done.stderr
     assert "no window fitted into 1 %" in done.stderr
     assert "--detail all" in done.stderr
+
+
+def test_nccl_is_told_of_its_plugin_and_gpus_are_sampled(tmp_path):
+    command = script(
+        tmp_path,
+        GROUP + "import ctypes\n"
+        "plugin = ctypes.CDLL(os.environ['NCCL_PROFILER_PLUGIN'])\n"
+        "plugin.ncclProfiler_v6\n"
+        "dist.destroy_process_group()\n",
+    )
+    code = "from eidola.cli.main import main; main()"
+    options = ["--nccl-plugin", "--telemetry", "0.05", "-o", "raw"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "capture", "run", *options, "--", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    telemetry = read_telemetry(tmp_path / "raw" / "telemetry.jsonl")
+    assert telemetry.samples
+    assert bool(telemetry.gpus) != bool(telemetry.missing)

@@ -99,6 +99,18 @@ def test_the_files_are_recognised_whatever_they_are_called(rings, tmp_path):
     assert report.matched == COLLECTIVES
 
 
+def test_of_a_restarted_rank_the_newest_file_counts(rings, tmp_path):
+    files = sorted(rings.iterdir())
+    (tmp_path / "nccl.rank00000.1.ring").write_bytes(files[0].read_bytes())
+    restarted = bytearray(files[0].read_bytes())
+    restarted[36:40] = (1).to_bytes(4, "little")  # TORCHELASTIC_RESTART_COUNT
+    newer = tmp_path / "nccl.rank00000.2.ring"
+    newer.write_bytes(restarted)
+    other = tmp_path / "nccl.rank00001.1.ring"
+    other.write_bytes(files[1].read_bytes())
+    assert find_format("nccl-plugin").plan([tmp_path], []) == [newer, other]
+
+
 def test_records_without_gpu_times_are_no_trace_and_say_why(driver, tmp_path):
     rings = run(driver, tmp_path / "rings", 3, ranks=1)
     with pytest.raises(InputError, match=r"none of 6 operations has GPU times; they come from NCCL 2\.27 on"):
@@ -107,5 +119,5 @@ def test_records_without_gpu_times_are_no_trace_and_say_why(driver, tmp_path):
 
 
 def test_a_folder_without_files_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no \*\.ring file in .*; give what EIDOLA_NCCL_FOLDER named"):
+    with pytest.raises(InputError, match=r"no nccl.*; give what EIDOLA_NCCL_FOLDER named"):
         convert(find_format("nccl-plugin"), [tmp_path], tmp_path / "t.eidola")
