@@ -4,8 +4,8 @@
  * needs no atomics; every thread may call, the others do nothing. A record is 32 little-endian bytes:
  *
  *   kind         name    peer    flag    value          extra
- *   PHASE_BEGIN  phase   -       -       as given       on a CPU: the thread's CPU time, ns
- *   PHASE_END    phase   -       -       as given       the same
+ *   PHASE_BEGIN  phase   -       -       as given       -
+ *   PHASE_END    phase   -       -       as given       -
  *   DATA_WRITE   region  peer    -       bytes          offset in the region, bytes
  *   FLAG_WRITE   -       peer    flag    value set      -
  *   WAIT_BEGIN   -       -       flag    expected       -
@@ -106,7 +106,6 @@ EIDOLA_FN unsigned int eidola_unit(void)
     asm volatile("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
     return multiprocessor;
 }
-EIDOLA_FN eidola_u64 eidola_phase_extra(void) { return 0; }
 #elif EIDOLA_GPU
 EIDOLA_FN eidola_u64 eidola_time(void) { return __builtin_amdgcn_s_memtime(); }
 EIDOLA_FN eidola_u64 eidola_real_time(void) { return __builtin_amdgcn_s_memrealtime(); }
@@ -120,7 +119,6 @@ EIDOLA_FN unsigned int eidola_unit(void)
     return __builtin_amdgcn_s_getreg(4 | 8 << 6 | 7 << 11);
 #endif
 }
-EIDOLA_FN eidola_u64 eidola_phase_extra(void) { return 0; }
 #else
 static inline eidola_u64 eidola_clock(clockid_t clock)
 {
@@ -131,7 +129,6 @@ static inline eidola_u64 eidola_clock(clockid_t clock)
 EIDOLA_FN eidola_u64 eidola_time(void) { return eidola_clock(CLOCK_MONOTONIC); }
 EIDOLA_FN eidola_u64 eidola_real_time(void) { return eidola_time(); }
 EIDOLA_FN unsigned int eidola_unit(void) { return 0; }
-EIDOLA_FN eidola_u64 eidola_phase_extra(void) { return eidola_clock(CLOCK_THREAD_CPUTIME_ID); }
 #endif
 
 EIDOLA_FN void eidola_store(eidola_record *slot, eidola_u64 time, unsigned int kind, unsigned int name,
@@ -160,13 +157,6 @@ EIDOLA_FN void eidola_note(eidola_probe *probe, unsigned int kind, unsigned int 
     if (probe->emitted + EIDOLA_GPU < probe->capacity)
         eidola_store(probe->records + probe->kept++, eidola_time(), kind, name, peer, flag, value, extra);
     probe->emitted++;
-#endif
-}
-
-EIDOLA_FN void eidola_note_phase(eidola_probe *probe, unsigned int kind, unsigned int phase, eidola_u64 value)
-{
-#ifndef EIDOLA_PROBES_OFF
-    eidola_note(probe, kind, phase, EIDOLA_NO_PEER, EIDOLA_NO_FLAG, value, eidola_phase_extra());
 #endif
 }
 
@@ -213,12 +203,12 @@ EIDOLA_FN void eidola_end(eidola_probe *probe)
 
 EIDOLA_FN void eidola_phase_begin(eidola_probe *probe, unsigned int phase, eidola_u64 value)
 {
-    eidola_note_phase(probe, EIDOLA_PHASE_BEGIN, phase, value);
+    eidola_note(probe, EIDOLA_PHASE_BEGIN, phase, EIDOLA_NO_PEER, EIDOLA_NO_FLAG, value, 0);
 }
 
 EIDOLA_FN void eidola_phase_end(eidola_probe *probe, unsigned int phase, eidola_u64 value)
 {
-    eidola_note_phase(probe, EIDOLA_PHASE_END, phase, value);
+    eidola_note(probe, EIDOLA_PHASE_END, phase, EIDOLA_NO_PEER, EIDOLA_NO_FLAG, value, 0);
 }
 
 /* After the last store: `bytes` were written to `peer`, at `offset` (bytes) of `region`. */

@@ -115,7 +115,7 @@ def test_every_wait_ends_after_the_flag_that_it_waits_for(spec, c_compiler):
 
 @pytest.mark.parametrize("spec", [EMBEDDINGS[0], GEMMS[0]], ids=lambda s: s.name)
 def test_a_flag_that_never_comes_is_named(spec, c_compiler):
-    mute = replace(spec, mute_rank=1, deadline_s=0.2)
+    mute = replace(spec, mute_rank=1, deadline_s=0.2, iterations=1)
     with pytest.raises(
         CaptureError, match=rf"rank 0, .*\({spec.regions[0]} from rank 1\): expected 1, seen 0"
     ):

@@ -1,5 +1,6 @@
 """The GPU backends' code and the kernels' GPU path, on a GPU made of processes; and what is said without a GPU."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -133,3 +134,14 @@ def test_the_command_line_says_it_in_one_paragraph(tmp_path):
     assert "need CuPy" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["one-shot", "two-shot"])
+def test_torchs_all_reduce_without_torch_or_gpu_says_what_is_missing(form):
+    command = [sys.executable, "-m", "eidola.capture.symmetric_all_reduce", form]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert done.stderr.startswith(
+        ("eidola: symmetric memory needs GPUs", "eidola: torch with symmetric memory")
+    )

@@ -13,6 +13,7 @@ import pytest
 from eidola.capture import EmbeddingAllToAll, GemmAllToAll, GemvAllReduce, capture_kernel
 from eidola.capture.fused import gpu
 from eidola.capture.records import KINDS
+from eidola.capture.torch_run import run as run_captured
 from eidola.convert.captured import captured
 from eidola.schemas import CaptureError, Trace, UsageError, check
 
@@ -75,3 +76,16 @@ def test_what_a_record_costs_is_measured(backend, captures):
     )
     (captures / f"probes-{backend}.jsonl").write_text(done.stdout)
     assert all("ns_a_record" in json.loads(line) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("form", ["one-shot", "two-shot"])
+def test_torchs_symmetric_memory_all_reduce_is_captured(form, gpus, captures, tmp_path):
+    pytest.importorskip("torch")
+    if len(gpus) < 2:
+        pytest.skip("needs two GPUs")
+    folder = captures / f"symmetric-{form}"
+    module = "eidola.capture.symmetric_all_reduce"
+    started = ["-m", "torch.distributed.run", f"--nproc-per-node={len(gpus)}", "-m", module, form]
+    assert run_captured([sys.executable, *started], folder, overwrite=True, anonymous=True) == 0
+    spans = Trace(captured(folder, tmp_path / "job.eidola")).read("spans").to_pandas()
+    assert spans[spans.kind == "kernel"].name.str.contains("shot_all_reduce").any()
