@@ -74,6 +74,14 @@ def run(
     manifest = json.loads((output / "capture.json").read_text())
     for line in _summary(manifest, detail, budget):
         typer.echo(line, err=True)
+    if nccl_plugin:
+        found = len(list(output.glob("nccl.*.ring")))
+        told = (
+            f"next: eidola convert nccl-plugin {output} -o nccl.eidola"
+            if found
+            else "no NCCL took the plugin"
+        )
+        typer.echo(f"{found} processes left records of NCCL; {told}", err=True)
     typer.echo(f"wrote {output}; next: eidola convert captured {output} -o {output.name}.eidola", err=True)
     raise typer.Exit(code)
 

@@ -42,7 +42,10 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Path]:
     del companions
     found = [f for path in paths for f in (sorted(path.rglob(PATTERN)) if path.is_dir() else [path])]
     if not found:
-        raise InputError(f"no {PATTERN} in {', '.join(map(str, paths))}; give what EIDOLA_NCCL_FOLDER named")
+        raise InputError(
+            f"no {PATTERN} in {', '.join(map(str, paths))}; give the folder of a GPU job "
+            "that `eidola capture run --nccl-plugin` ran"
+        )
     told = {file: read_header(file) for file in found}
     newest: dict[int, int] = {}
     for header in told.values():

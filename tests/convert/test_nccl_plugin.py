@@ -119,5 +119,5 @@ def test_records_without_gpu_times_are_no_trace_and_say_why(driver, tmp_path):
 
 
 def test_a_folder_without_files_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no nccl.*; give what EIDOLA_NCCL_FOLDER named"):
+    with pytest.raises(InputError, match=r"no nccl\.\*\.ring in .*; give the folder of a GPU job"):
         convert(find_format("nccl-plugin"), [tmp_path], tmp_path / "t.eidola")
