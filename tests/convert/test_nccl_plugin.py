@@ -35,7 +35,7 @@ def run(driver, out, version, ranks=RANKS):
     out.mkdir()
     variables = {**os.environ, **nccl.environment(out, records=1 << 10), "WORLD_SIZE": str(ranks)}
     plugin = variables[nccl.LOADED_BY]
-    at = str(time.monotonic_ns() + 500_000_000)  # when all are up
+    at = str(time.monotonic_ns() + 1_000_000_000)  # when all are up
     jobs = [
         subprocess.Popen(
             [driver, plugin, "job", str(version), str(rank), str(ranks), str(COLLECTIVES), at],
