@@ -1,6 +1,7 @@
 """One run in a process of its own: `one_run.py ring|all_to_all GPUS ENGINE none|messages|written`.
 
-Prints JSON: messages, seconds after compilation (`written`: with result tables, Parquet and hash), peak MiB.
+Prints JSON: messages, seconds after compilation (`written`: with result tables, Parquet and hash), seconds of
+processor time, peak MiB.
 """
 
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from eidola.replay.builder import Builder
+from eidola.replay.fabric import Fabric
+from eidola.replay.outcome import Outcome
 from eidola.replay.presets import preset
 from eidola.replay.program import Program, wait, write
 from eidola.replay.run import run
@@ -44,17 +47,24 @@ def all_to_all(gpus: int) -> Program:
     return builder.build()
 
 
-def main(kind: str, gpus: int, engine: str, rows: str) -> None:
-    make = {"ring": ring, "all_to_all": all_to_all}[kind]
+def replay(program: Program, fabric: Fabric, engine: str, rows: str) -> Outcome:
+    """Run, and write what `rows` asks for."""
     record = "none" if rows == "none" else "messages"
-    run(make(4), preset("star", 4), engine=engine, segment_bytes=0, record=record)  # compiles, or loads
-    program, fabric = make(gpus), preset("star", gpus)
-    begin = time.perf_counter()
     outcome = run(program, fabric, engine=engine, segment_bytes=0, record=record)
     if rows == "written":
         with tempfile.TemporaryDirectory() as folder, ResultsWriter(Path(folder) / "run") as writer:
             outcome.write(writer)
-            writer.results_hash()
+            writer.manifest = {"results_hash": writer.results_hash()}
+    return outcome
+
+
+def main(kind: str, gpus: int, engine: str, rows: str) -> None:
+    make = {"ring": ring, "all_to_all": all_to_all}[kind]
+    replay(make(4), preset("star", 4), engine, rows)  # compiles, or loads, and imports
+    program, fabric = make(gpus), preset("star", gpus)
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    outcome = replay(program, fabric, engine, rows)
+    cpu_seconds = time.process_time() - begin_cpu
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
@@ -62,6 +72,7 @@ def main(kind: str, gpus: int, engine: str, rows: str) -> None:
             {
                 "messages": program.messages,
                 "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
                 "messages_per_s": program.messages / seconds,
                 "peak_mib": peak,
                 "makespan_us": outcome.makespan_ps / 1e6,

@@ -179,17 +179,21 @@ def _narrow(digest: "hashlib._Hash", values: Ints, low: int, width: int, mark: i
 def _text(digest: "hashlib._Hash", values: pa.ChunkedArray) -> None:
     """Hash text that is encoded: a dictionary of values, and each row's place in it."""
     encoded = values.chunk(0) if values.num_chunks == 1 else values.unify_dictionaries().combine_chunks()
-    index = encoded.indices
-    used = pc.unique(index)
-    texts = encoded.dictionary.take(used).fill_null("").to_pylist()
+    if encoded.null_count == len(encoded):
+        index = np.array([-1])
+    else:
+        index = (encoded.indices.fill_null(-1) if encoded.null_count else encoded.indices).to_numpy()
+    same = index.min() == index.max()
+    used = index[:1] if same else pc.unique(integers(index)).to_numpy()
+    texts = ["" if i < 0 else encoded.dictionary[i].as_py() for i in used.tolist()]
     distinct = sorted({text.encode() for text in texts})
     rank = {text: place for place, text in enumerate(distinct)}
+    place = np.array([rank[text.encode()] for text in texts])
     digest.update(len(distinct).to_bytes(8, "little"))
     _integers(digest, np.array([len(text) for text in distinct]))
     digest.update(b"".join(distinct))
-    place = np.array([rank[text.encode()] for text in texts])
-    if len(place) > 1:
+    if not same:
         places = np.empty(len(encoded.dictionary) + 1, np.int64)  # the last is that of rows without a value
-        places[used.fill_null(-1).to_numpy()] = place
-        place = places[index.fill_null(-1).to_numpy()]
+        places[used] = place
+        place = places[index]
     _integers(digest, place)

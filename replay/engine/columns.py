@@ -68,15 +68,17 @@ def _waits(code, calls, ops, turns, agent, activity, endpoint, flag, mode, expec
 def _traffic(code, sent, received, writes):
     for call in code.calls:
         source = code.agent_endpoint[call.agent]
-        for turn in range(call.repeat):
-            for index in range(code.block_first[call.block], code.block_first[call.block + 1]):
-                op = code.ops[index]
-                if op.kind == _WRITE:
-                    destination = target(code, call, op, turn)
-                    if destination != source:
-                        sent[source] += op.size_bytes
-                        received[destination] += op.size_bytes
-                        writes[source] += 1
+        for index in range(code.block_first[call.block], code.block_first[call.block + 1]):
+            op = code.ops[index]
+            if op.kind != _WRITE:
+                continue
+            each = 1 if op.peer_step else call.repeat  # writes to one peer
+            for turn in range(0, call.repeat, max(each, 1)):
+                destination = target(code, call, op, turn)
+                if destination != source:
+                    sent[source] += each * op.size_bytes
+                    received[destination] += each * op.size_bytes
+                    writes[source] += each
 
 
 @dataclass(frozen=True)
