@@ -43,7 +43,7 @@ class Costs:
     p2p_channels: int
     peer_channels: int
     kernel_us: float = 4.5
-    peer_us: float = 0.15
+    peer_us: float = 0.2
     network_peer_us: float = 2.6
     nvls_us: float = 25.0
     nvls_gb_per_s: float = 0.0

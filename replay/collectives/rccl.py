@@ -28,7 +28,7 @@ NETWORK = {
 MORE_BOXES = 3.8
 """Factor of LL128's limit for all-reduces over more than two boxes."""
 TREE_BYTES = 256 * MIB
-"""Between boxes a Simple ring reaches its bandwidth from this size on (ringCorrectionFactor); below, a tree does."""
+"""Between boxes a Simple ring has its bandwidth from this size on (ringCorrectionFactor); below, a tree does."""
 
 
 def choose(generation: str, operation: str, ranks: int, boxes: int, size_bytes: int) -> tuple[str, str]:

@@ -8,9 +8,9 @@ its own calls and events to every operation.
 
 from .case import Case
 
-GAP_US = 3.1
+GAP_US = 3.9
 """From kernel to kernel of one stream on x86 hosts. Calibrated on VULTR_B200_8, H100_tritondist57, MOONCAKE_8."""
-GRACE_GAP_US = 5.0
+GRACE_GAP_US = 6.0
 """The same on Grace hosts. Calibrated on XLA_GB200 (64 KiB and more)."""
 AMD_GAP_US = 8.0
 """The same on AMD's GPUs. Calibrated on QR_MI300X, MI355Xx16_aac14."""
