@@ -1,6 +1,5 @@
 """Inside a captured process: attach to the first process group, and let nothing of that reach the script."""
 
-import contextlib
 import functools
 import json
 import os
@@ -10,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..schemas.errors import EidolaError
-from .torch_rank import Options, TorchRank
+from .torch_rank import Options, TorchRank, note_failure
 
 FOLDER = "EIDOLA_CAPTURE_FOLDER"
 OPTIONS = "EIDOLA_CAPTURE_OPTIONS"
@@ -106,9 +105,3 @@ def _guard(action: Callable[[], None]) -> None:
         where = _current.folder if _current is not None else folder
         if where is not None:
             note_failure(Path(where), f"{type(error).__name__}: {error}")
-
-
-def note_failure(folder: Path, text: str) -> None:
-    """Leave `text` for the run to tell; a full disk loses it, and the script goes on."""
-    with contextlib.suppress(OSError):
-        (folder / f"failed-{os.getpid()}.txt").write_text(text, encoding="utf-8")

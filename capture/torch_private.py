@@ -5,6 +5,7 @@ torch/autograd/profiler.py (profile._prepare_trace, _run_on_profiler_stop), torc
 (ExecutionTraceObserver), torch._C._autograd._profiler_enabled.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,7 @@ class OthersProfilers:
         from torch.profiler import ExecutionTraceObserver
 
         self.ours = False
+        self._pid = os.getpid()
         self._before, self._after = before, after
         self._open: set[str] = set()
         self._wrap(profiler.profile, "_prepare_trace", self._began, before=True)
@@ -107,10 +109,11 @@ class OthersProfilers:
             return
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if before and not self.ours:
+            others = not self.ours and os.getpid() == self._pid
+            if before and others:
                 action(*args)
             result = function(*args, **kwargs)
-            if not before and not self.ours:
+            if not before and others:
                 action(*args)
             return result
 

@@ -4,15 +4,17 @@
 `detail`: also windows with CPU operators and an ExecutionTrace. Without the C++ recorder there are windows only.
 """
 
+import contextlib
+import functools
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec
 
 from ..schemas.errors import EidolaError, UsageError
 from . import torch_private as private
@@ -60,6 +62,29 @@ class Options:
         return json.dumps(asdict(self))
 
 
+def note_failure(folder: Path, text: str) -> None:
+    """Leave `text` for the run to tell; a full disk loses it, and the script goes on."""
+    with contextlib.suppress(OSError):
+        (folder / f"failed-{os.getpid()}.txt").write_text(text, encoding="utf-8")
+
+
+_P = ParamSpec("_P")
+_Method = Callable[Concatenate["TorchRank", _P], None]
+
+
+def guarded(method: _Method[_P]) -> _Method[_P]:
+    """Keep what goes wrong in `method` from the script: it is noted, and no more windows open."""
+
+    @functools.wraps(method)
+    def wrapped(rank: "TorchRank", /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            method(rank, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (a capture that fails must not fail the training)
+            rank.give_up(f"rank {rank.record['rank']}: {type(error).__name__}: {error}")
+
+    return wrapped
+
+
 class TorchRank:
     """Records one rank into `folder`; `start`, then `step` and `phase` as wanted, then `seal`."""
 
@@ -102,6 +127,8 @@ class TorchRank:
         """Begin to record. Raises CaptureError where the ring cannot be allocated; nothing is then hooked."""
         import torch
 
+        for stale in self.folder.glob(f"{self.stem}.*"):
+            stale.unlink()  # of a session that was killed
         self.record["versions"] = {"torch": torch.__version__}
         marks = f"{self.stem}.marks.ring"
         self._marks = Marks(self.folder / marks, MARKS)
@@ -114,9 +141,10 @@ class TorchRank:
         self.record["attach_ns"] = self._began_ns - self.record["attached_ns"]
         self._note_state()
 
+    @guarded
     def step(self) -> None:
         """End a step here; from the first call on, optimizer steps no longer count, nor those before it."""
-        if os.getpid() != self.pid:
+        if self.record["sealed"] or os.getpid() != self.pid:
             return
         if not self._own_steps:
             self._own_steps = True
@@ -132,6 +160,11 @@ class TorchRank:
         finally:
             if os.getpid() == self.pid:
                 self._marks.write("phase", start_ns, time.time_ns(), text=name)
+
+    def give_up(self, reason: str) -> None:
+        """Open no more windows, because of `reason`; what is recorded without them goes on."""
+        note_failure(self.folder, reason)
+        self._windows.abandon()
 
     def note_groups(self) -> None:
         """Note the process groups that exist now."""
@@ -172,7 +205,9 @@ class TorchRank:
             operators=alone or detail != "off",
             steps=self.options.window_steps,
             budget=self.options.budget,
+            first_of_host=os.environ.get("LOCAL_RANK", str(self.record["rank"])) == "0",
             on_others=self._others_profile,
+            on_failure=self.give_up,
         )
         self._windows.start(at_once=alone or detail == "all")
 
@@ -183,12 +218,15 @@ class TorchRank:
 
     def _others_profile(self, stacks: bool) -> None:
         """Keep our hook out of a trace of the script's own that shows Python's calls."""
+        if self.record["sealed"]:
+            return
         if stacks and self._hook is not None:
             self._hook.remove()
             self._hook = None
         elif not stacks and self._hook is None:
             self._count_optimizer_steps()
 
+    @guarded
     def _optimizer_stepped(self, optimizer: Any, *_: Any) -> None:
         if self._optimizer is None:
             self._optimizer = optimizer

@@ -1,6 +1,8 @@
 """Profiler windows of a few steps, spaced so that what they cost stays within a share of the run's time."""
 
 import mmap
+import os
+import platform
 import struct
 import time
 from collections import deque
@@ -21,7 +23,7 @@ class Windows:
     `mode`: `off`; `spaced` within `budget` (a share of wall time); `all`, one after the other. `operators`:
     with CPU operators, and the first with an ExecutionTrace; otherwise GPU work only, and none where no GPU is
     in use. A window is sealed by renaming its files. `on_others` is called with whether a profiler of the script
-    shows Python's calls, and with False when it has stopped.
+    shows Python's calls, and with False when it has stopped; `on_failure` with what went wrong meanwhile.
     """
 
     def __init__(
@@ -33,13 +35,15 @@ class Windows:
         operators: bool,
         steps: int,
         budget: float,
+        first_of_host: bool,
         on_others: Callable[[bool], None],
+        on_failure: Callable[[str], None],
     ) -> None:
         self.sealed: list[dict[str, Any]] = []
         self.gaps: list[dict[str, Any]] = []
         self._folder, self._stem, self._mode = folder, stem, mode
         self._operators, self._steps, self._budget = operators, steps, budget
-        self._on_others = on_others
+        self._on_others, self._on_failure = on_others, on_failure
         self._began_ns = time.time_ns()
         self._profiler: Any = None
         self._observer: Any = None
@@ -47,7 +51,7 @@ class Windows:
         self._usual: deque[int] = deque(maxlen=32)
         self._others: str | None = None
         self._watch: private.OthersProfilers | None = None
-        self._plan = _Plan(folder) if mode == "spaced" else None
+        self._plan = _Plan(folder, first_of_host) if mode == "spaced" else None
 
     def start(self, *, at_once: bool) -> None:
         """Watch for other profilers, and with `at_once` open the first window."""
@@ -108,6 +112,14 @@ class Windows:
         costs = ("open_ns", "stop_ns", "save_ns", "slowdown_ns")
         window["cost_ns"] = sum(window[cost] or 0 for cost in costs)
         self.sealed.append(window)
+
+    def abandon(self) -> None:
+        """Open no more windows; drop the one that is open."""
+        self._mode, profiler, self._profiler = "off", self._profiler, None
+        if profiler is not None and self._watch is not None:
+            self._watch.ours = True
+            profiler.stop()
+            self._watch.ours = False
 
     def close(self, reason: str) -> None:
         """Seal for the last time."""
@@ -171,7 +183,10 @@ class Windows:
         return saved
 
     def _give_way(self, stacks: bool) -> None:
-        self.seal("the script's own profiler")
+        try:
+            self.seal("the script's own profiler")
+        except Exception as error:  # noqa: BLE001  (a capture that fails must not fail the script's profiler)
+            self._on_failure(f"{type(error).__name__}: {error}")
         self._note_others("the script started a profiler of its own")
         self._on_others(stacks)
 
@@ -193,25 +208,24 @@ class Windows:
 class _Plan:
     """The step after which all ranks of a host open their next window: one number in a shared file.
 
-    The rank that makes the file decides, two steps ahead.
+    The first rank of the host decides, two steps ahead.
     """
 
-    def __init__(self, folder: Path) -> None:
-        file = folder / "claim-windows"
+    def __init__(self, folder: Path, owner: bool) -> None:
+        self.owner = owner
+        file = os.open(folder / f"claim-windows-{platform.node()}", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            with file.open("xb") as new:
-                new.write(struct.pack("<q", -1))
-            self.owner = True
-        except FileExistsError:
-            self.owner = False
-        with file.open("r+b") as opened:
-            opened.truncate(8)
-            self._map = mmap.mmap(opened.fileno(), 8)
+            os.ftruncate(file, 8)
+            self._map = mmap.mmap(file, 8)
+        finally:
+            os.close(file)
+        if owner:
+            self.write(-1)
 
     def read(self) -> int:
         """Return the planned step; -1: none yet."""
-        return int(struct.unpack_from("<q", self._map)[0])
+        return int(struct.unpack_from("<q", self._map)[0]) - 1
 
     def write(self, step: int) -> None:
         """Plan for `step`."""
-        struct.pack_into("<q", self._map, 0, step)
+        struct.pack_into("<q", self._map, 0, step + 1)

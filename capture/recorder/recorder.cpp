@@ -66,17 +66,22 @@ struct Name {
 };
 static_assert(sizeof(Name) == 128, "ring.py reads 128 bytes a name");
 
-struct Ring {
-  std::atomic<bool> on{false};
-  Record* records = nullptr;
-  uint64_t capacity = 0;
+// One file. A thread that still writes into an old one when the next is started does no harm: it stays mapped.
+struct File {
+  Record* records;
+  uint64_t capacity;
+  Name* names;
+  uint32_t name_capacity;
   std::atomic<uint64_t> next{0};
-  std::atomic<uint64_t> calls{0};
-  Name* names = nullptr;
-  uint32_t name_capacity = 0;
-  std::mutex mutex;
   std::unordered_map<std::string, uint32_t> known;
   std::map<std::tuple<uint32_t, uint32_t, int32_t>, uint32_t> counts;
+};
+
+struct Ring {
+  std::atomic<bool> on{false};
+  std::atomic<File*> file{nullptr};
+  std::atomic<uint64_t> calls{0};
+  std::mutex mutex;  // of the file's names and counts
 };
 // Never destroyed: threads of PyTorch may still call while the process exits.
 Ring& ring = *new Ring;
@@ -93,28 +98,23 @@ uint32_t thread_id() {
 }
 
 // Returns the number of a name, 0 where the table is full: the operation is then kept without its name.
-uint32_t intern(const std::string& text) {
-  const auto found = ring.known.find(text);
-  if (found != ring.known.end()) return found->second;
-  const uint32_t number = ring.known.size() + 1;
-  if (number >= ring.name_capacity) return 0;
-  Name& name = ring.names[number];
+uint32_t intern(File& file, const std::string& text) {
+  const auto found = file.known.find(text);
+  if (found != file.known.end()) return found->second;
+  const uint32_t number = file.known.size() + 1;
+  if (number >= file.name_capacity) return 0;
+  Name& name = file.names[number];
   const uint32_t length = std::min(text.size(), sizeof(name.text));
   std::memcpy(name.text, text.data(), length);
   name.length.store(length, std::memory_order_release);
-  ring.known.emplace(text, number);
+  file.known.emplace(text, number);
   return number;
 }
 
-uint32_t name_number(const std::string& text) {
-  std::lock_guard<std::mutex> lock(ring.mutex);
-  return intern(text);
-}
-
 template <typename Fill>
-void commit(Fill fill) {
-  const uint64_t index = ring.next.fetch_add(1, std::memory_order_relaxed);
-  Record& record = ring.records[index % ring.capacity];
+void commit(File& file, Fill fill) {
+  const uint64_t index = file.next.fetch_add(1, std::memory_order_relaxed);
+  Record& record = file.records[index % file.capacity];
   record.sequence.store(0, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_release);
   std::memset(reinterpret_cast<char*>(&record) + sizeof(record.sequence), 0, sizeof(Record) - sizeof(record.sequence));
@@ -178,11 +178,11 @@ void measure(Sizes& sizes, const c10::IValue& value) {
   }
 }
 
-void note_splits(const c10::IValue& value, uint64_t call, bool incoming) {
+void note_splits(File& file, const c10::IValue& value, uint64_t call, bool incoming) {
   if (!value.isIntList()) return;
   const std::vector<int64_t> splits = value.toIntVector();
   for (size_t from = 0; from < splits.size(); from += kSplitsARecord) {
-    commit([&](Record& record) {
+    commit(file, [&](Record& record) {
       record.kind = kSplits;
       record.call = call;
       record.name = incoming;
@@ -204,6 +204,7 @@ struct CallKernel : c10::OperatorKernel {
       op.redispatchBoxed(keys & rest, stack);
       return;
     }
+    File& file = *ring.file.load(std::memory_order_acquire);
     const uint64_t call = ring.calls.fetch_add(1, std::memory_order_relaxed) + 1;
     Sizes in, out;
     std::string group;
@@ -214,20 +215,20 @@ struct CallKernel : c10::OperatorKernel {
     if (plan.peer >= 0) peer = static_cast<int32_t>(arguments[plan.peer].toInt());
     const bool blocking = plan.async_op >= 0 && !arguments[plan.async_op].toBool();
     if (plan.group >= 0) group = arguments[plan.group].toCustomClass<c10d::ProcessGroup>()->getGroupName();
-    if (plan.in_splits >= 0) note_splits(arguments[plan.in_splits], call, false);
-    if (plan.out_splits >= 0) note_splits(arguments[plan.out_splits], call, true);
+    if (plan.in_splits >= 0) note_splits(file, arguments[plan.in_splits], call, false);
+    if (plan.out_splits >= 0) note_splits(file, arguments[plan.out_splits], call, true);
     uint32_t name, group_number, number;
     {
       std::lock_guard<std::mutex> lock(ring.mutex);
-      name = intern(plan.name);
-      group_number = intern(group);
+      name = intern(file, plan.name);
+      group_number = intern(file, group);
       // Collectives of a group share one count; sends and receives have one a peer.
       const bool one_sided = plan.name == "c10d::send" || plan.name.rfind("c10d::recv", 0) == 0;
-      number = ring.counts[{group_number, one_sided ? name : 0, one_sided ? peer : -1}]++;
+      number = file.counts[{group_number, one_sided ? name : 0, one_sided ? peer : -1}]++;
     }
     const int64_t start_ns = now_ns();
     auto done = [&] {
-      commit([&](Record& record) {
+      commit(file, [&](Record& record) {
         record.start_ns = start_ns;
         record.end_ns = now_ns();
         record.call = call;
@@ -276,8 +277,13 @@ void run_ended(const at::RecordFunction& function, at::ObserverContext* context)
   if (context == nullptr || !ring.on.load(std::memory_order_acquire)) return;
   const int64_t end_ns = now_ns();
   const Run& run = *static_cast<Run*>(context);
-  const uint32_t name = name_number(function.name());
-  commit([&](Record& record) {
+  File& file = *ring.file.load(std::memory_order_acquire);
+  uint32_t name;
+  {
+    std::lock_guard<std::mutex> lock(ring.mutex);
+    name = intern(file, function.name());
+  }
+  commit(file, [&](Record& record) {
     record.start_ns = run.start_ns;
     record.end_ns = end_ns;
     record.call = run.call;
@@ -310,28 +316,29 @@ void hook_calls() {
 
 }  // namespace
 
-// Starts recording into the ring file `path`, laid out as given; returns an error's text, or nullptr. Once a process.
+// Records into the ring file `path`, laid out as given, from now on; returns an error's text, or nullptr.
 extern "C" const char* eidola_recorder_start(
     const char* path, uint64_t bytes, uint64_t names_at, uint32_t name_capacity, uint64_t records_at, uint64_t capacity) {
-  if (ring.records) return "it was started already";
-  const int file = open(path, O_RDWR | O_CLOEXEC);
-  if (file < 0) return "its ring cannot be opened";
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  close(file);
+  const int opened = open(path, O_RDWR | O_CLOEXEC);
+  if (opened < 0) return "its ring cannot be opened";
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, opened, 0);
+  close(opened);
   if (memory == MAP_FAILED) return "its ring cannot be mapped";
-  ring.names = reinterpret_cast<Name*>(static_cast<char*>(memory) + names_at);
-  ring.name_capacity = name_capacity;
-  ring.records = reinterpret_cast<Record*>(static_cast<char*>(memory) + records_at);
-  ring.capacity = capacity;
+  File* file = new File{
+      reinterpret_cast<Record*>(static_cast<char*>(memory) + records_at), capacity,
+      reinterpret_cast<Name*>(static_cast<char*>(memory) + names_at), name_capacity};
+  const bool first = ring.file.exchange(file, std::memory_order_acq_rel) == nullptr;
   try {
-    hook_calls();
-    at::addGlobalCallback(at::RecordFunctionCallback(run_began, run_ended).scopes({at::RecordScope::USER_SCOPE}));
+    if (first) {
+      hook_calls();
+      at::addGlobalCallback(at::RecordFunctionCallback(run_began, run_ended).scopes({at::RecordScope::USER_SCOPE}));
+      pthread_atfork(nullptr, nullptr, stop_in_child);
+    }
   } catch (const std::exception& error) {
     static std::string text;
     text = error.what();
     return text.c_str();
   }
-  pthread_atfork(nullptr, nullptr, stop_in_child);
   ring.on.store(true, std::memory_order_release);
   return nullptr;
 }
@@ -339,5 +346,7 @@ extern "C" const char* eidola_recorder_start(
 // Starts or stops recording. The memory stays mapped: threads of PyTorch may still be inside of a callback.
 extern "C" void eidola_recorder_switch(int on) { ring.on.store(on != 0, std::memory_order_release); }
 
-// Returns how many records were committed so far.
-extern "C" uint64_t eidola_recorder_count() { return ring.next.load(std::memory_order_relaxed); }
+// Returns how many records the ring was given so far.
+extern "C" uint64_t eidola_recorder_count() {
+  return ring.file.load(std::memory_order_acquire)->next.load(std::memory_order_relaxed);
+}

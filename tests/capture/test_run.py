@@ -189,6 +189,33 @@ def test_a_disk_that_refuses_the_rings_stops_the_capture_and_not_the_script(tmp_
     assert "--ring-mib" in done.stderr
 
 
+FULL = """
+import resource
+w = torch.nn.Parameter(torch.ones(8))
+optimizer = torch.optim.SGD([w], lr=0.1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, -1))
+for step in range(4):
+    w.grad = torch.ones(8)
+    optimizer.step()
+with torch.profiler.profile():
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))  # the rendezvous, too, is a file
+assert torch.allclose(w, torch.full((8,), 0.6))
+print("trained")
+"""
+
+
+def test_a_disk_that_fills_later_does_not_stop_the_script(tmp_path, capture_run):
+    command = script(tmp_path, GROUP + FULL)
+    done = capture_run(tmp_path, *command, options=("--detail", "all", "--window-steps", "2"))
+    assert "trained" in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "a hook failed, the script went on" in done.stderr
+    assert record(tmp_path)["windows"] == []
+    spans = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("spans").to_pandas()
+    assert (spans.lane == "steps").sum() == 4
+
+
 KILLED = """
 import os, signal, sys, torch, torch.distributed as dist
 dist.init_process_group("gloo")

@@ -81,6 +81,23 @@ def test_an_exception_of_the_loop_passes_and_the_capture_is_kept(tmp_path):
     assert record(tmp_path)["sealed"] == "session's end"
 
 
+def test_two_sessions_of_one_process_have_a_ring_each(tmp_path):
+    text = """
+import os, torch, torch.distributed as dist, eidola.capture
+dist.init_process_group("gloo", init_method="file://" + os.path.abspath("rendezvous"), rank=0, world_size=1)
+for name, count in (("raw", 2), ("second", 3)):
+    with eidola.capture.session(name):
+        for _ in range(count):
+            dist.all_reduce(torch.ones(count))
+    dist.all_reduce(torch.ones(1))
+"""
+    run(tmp_path, text)
+    for name, count in (("raw", 2), ("second", 3)):
+        table = Trace(captured(tmp_path / name, tmp_path / f"{name}.eidola")).read("collectives").to_pandas()
+        assert table.size_bytes.tolist() == [4 * count] * count
+        assert table.sequence.tolist() == list(range(count))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [("detail='much'", "off, spaced or all"), ("budget=1.5", "share"), ("ring_mib=0", "1 to 65536")],
