@@ -15,6 +15,7 @@ from ..support import labels
 from .examination import Finding
 
 _IN_PACKAGES = ("nvidia/nccl/lib/libnccl.so*", "torch/lib/libnccl.so*", "torch/lib/librccl.so*")
+_INSIDE_TORCH = "torch/lib/libtorch_cuda.so"  # where PyTorch was built with NCCL linked in
 _NAMES = ("libnccl.so*", "librccl.so*")
 _INTERFACE = re.compile(rb"ncclProfiler_v(\d+)\0")
 _ASK = (
@@ -28,6 +29,8 @@ _CHUNK = 1 << 24
 def findings(packages: Sequence[Path], folders: Sequence[Path]) -> Iterator[Finding]:
     """Return a row for each NCCL or RCCL found below the packages and folders, and one for our plugin."""
     found = list(dict.fromkeys(file.resolve() for file in _candidates(packages, folders)))
+    if not found:
+        found = [package / _INSIDE_TORCH for package in packages if (package / _INSIDE_TORCH).is_file()]
     if not found:
         looked = "with the Python packages, on LD_LIBRARY_PATH and in the system's folders"
         remedy = "comes with PyTorch for GPUs; on CPUs Gloo is captured by the profiler instead"

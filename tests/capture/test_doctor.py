@@ -64,6 +64,15 @@ def test_rccl_and_a_library_in_a_package_are_found_once(c_compiler, tmp_path):
     assert "as RCCL has them" in finding.seen  # AMD's label, not NVIDIA's
 
 
+def test_nccl_inside_pytorch_is_found_where_there_is_no_other(c_compiler, tmp_path):
+    inside = tmp_path / "torch" / "lib"
+    inside.mkdir(parents=True)
+    nccl(c_compiler, inside, 22707, 1, 2, 3, 4, name="libtorch_cuda.so")
+    (finding,) = libraries.findings((tmp_path,), ())
+    assert (finding.topic, finding.status) == ("NCCL", "ok")
+    assert "2.27.7" in finding.seen
+
+
 def test_a_library_that_cannot_be_loaded_is_a_gap(tmp_path):
     (tmp_path / "libnccl.so.2").write_bytes(b"no library ncclProfiler_v4\0")
     (finding,) = libraries.findings((), (tmp_path,))

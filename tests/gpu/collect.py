@@ -65,6 +65,10 @@ def steps(out, captures):
             to = captures / f"{kernel}-{backend}"
             options = ["--backend", backend, "--gpus", str(ranks), "--anonymous", "-o", str(to)]
             yield f"{kernel} {backend}", shlex.join([*EIDOLA, "capture", "kernel", kernel, *options]), 40
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+    options = ["--nccl-plugin", "--telemetry", "0.1", "--anonymous", "-o", str(captures / "training")]
+    training = [*EIDOLA, "capture", "run", *options, "--", *torchrun, str(HERE / "train.py")]
+    yield "training", shlex.join(training), 90
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
     yield "tests", f"EIDOLA_GPU_CAPTURES={shlex.quote(str(captures))} {shlex.join(tests)}", 240
 
