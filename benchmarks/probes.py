@@ -15,7 +15,7 @@ RUNS = 20
 OFF = "-DEIDOLA_PROBES_OFF"
 ROW_TILES = GemvAllReduce(gpus=2, rows=16384, columns=256, tile_rows=1, iterations=5)
 SHAPES = {"host": {"default tiles": GemvAllReduce(gpus=2), "a row a tile": ROW_TILES}}
-ON_GPU = {"default": GemvAllReduce(workgroups=32, columns=8192, iterations=5)}
+ON_GPU = {"default": GemvAllReduce(workgroups=32, columns=4096, iterations=5)}
 
 
 def time_ns(spec, backend, *options):
