@@ -340,7 +340,7 @@ _RESULT = (
             Column(
                 "bottleneck_link",
                 _I32,
-                "link where that segment queued and served longest; -1: local",
+                "link where a segment of it queued and was served longest, on a tie nearest the source; -1: local",
                 required=True,
             ),
             _id("released_by", _RELEASED),

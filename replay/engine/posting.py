@@ -6,7 +6,7 @@ be injected take no memory, however many there are.
 """
 
 from ..program import Mode, Op
-from .jit import jit
+from .jit import cold, jit
 from .layout import (
     DONE,
     FREE_MESSAGE,
@@ -122,16 +122,17 @@ def post(code, net, sim, rows, at, call, op, turn, now):
     entry.then = 0
     entry.start_ps = now
     start = now
-    if local:
-        append(net, sim, link, index)
-    elif net.queued:
+    alone = True
+    if net.queued and not local:
         join(net, sim, -1, index, link, now, now)
         start = -1  # `depart` records it
-    else:
+        alone = False
+    elif not local:
         gap = now > sim.queues[link].free_ps
         start = inject(net, sim, rows, link, index, now)
-        if gap or len(code.flow_of) or not follow(sim, link, index, at, now):
-            append(net, sim, link, index)
+        alone = gap or len(code.flow_of) > 0 or not follow(sim, link, index, at, now)
+    if alone:
+        append(net, sim, link, index)
     if len(rows.messages):
         row = rows.messages[number]
         row.post_ps = now
@@ -195,7 +196,7 @@ def leave(code, net, sim, link):
     return taken
 
 
-@jit
+@cold
 def unroll(code, net, sim, link, front):
     """Make the next message of the burst at the front of `link`, whose last one leaves."""
     entry = sim.entries[front]
