@@ -62,7 +62,7 @@ FLAG = "count waiter"
 FLOW = "head: tail:"
 QUEUE = (  # two cache lines: what each segment touches, then what it rarely does
     "free_ps size_bytes serialise_ps each_bytes wire_bytes segments head: tail: towards: onward: "
-    "since_ps busy_ps queued_ps unused_0 unused_1 unused_2 unused_3 unused_4"
+    "since_ps busy_ps queued_ps injected_ps unused_1 unused_2 unused_3 unused_4"
 )
 MESSAGE = (  # one cache line
     "id: source: destination: segments: landed: flag: ack: link: flow: hop: size_bytes queued_ps weight_ps"

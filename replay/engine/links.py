@@ -239,8 +239,7 @@ def enter(net, sim, rows, link, entry, now):
     size = segment_size(net, message.size_bytes, message.segments, segment)
     busy = serialise(net, sim, link, size)
     queue = sim.queues[link]
-    free = queue.free_ps
-    start = max(now, free)
+    start = max(now, queue.free_ps)
     account(net, sim, link, entry, 1, queue.each_bytes, now, start, busy, True)
     if segment == message.segments - 1:
         message.queued_ps += start - now
@@ -253,7 +252,7 @@ def enter(net, sim, rows, link, entry, now):
             return
         last = sim.entries[queue.tail]
         follows = last.message == slot and last.segment + last.left == segment and last.then == 0
-        if queue.head >= 0 and start == free and follows:
+        if queue.head >= 0 and follows and last.start_ps + last.left * busy == start:
             last.left += 1
             give_entry(sim, entry)
             return

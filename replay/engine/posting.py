@@ -128,9 +128,11 @@ def post(code, net, sim, rows, at, call, op, turn, now):
         start = -1  # `depart` records it
         alone = False
     elif not local:
-        gap = now > sim.queues[link].free_ps
+        queue = sim.queues[link]
+        behind = queue.free_ps >= now and queue.free_ps == queue.injected_ps  # an injection was booked last
         start = inject(net, sim, rows, link, index, now)
-        alone = gap or len(code.flow_of) > 0 or not follow(sim, link, index, at, now)
+        queue.injected_ps = queue.free_ps
+        alone = not behind or len(code.flow_of) > 0 or not follow(sim, link, index, at, now)
     if alone:
         append(net, sim, link, index)
     if len(rows.messages):

@@ -92,7 +92,7 @@ NETWORKS = [line(16), preset("fat-tree-3", 16, box="gpu", radix=4), preset("toru
 
 @pytest.mark.parametrize("fabric", NETWORKS, ids=lambda fabric: fabric.name)
 @pytest.mark.parametrize("policy", ROUTINGS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_engines_agree_where_segments_of_several_messages_meet(fabric, policy, data):
     """On links between switches, and on GPUs that forward."""
