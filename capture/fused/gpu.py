@@ -85,16 +85,11 @@ def _cupy() -> Any:
 def _run(cupy: Any, spec: FusedKernel, devices: list[int], options: tuple[str, ...]) -> Run:
     _connect(cupy, sorted(set(devices)))
     hz = [clock_hz(cupy, device) for device in devices]
+    per_launch = spec.gpus if len(set(devices)) == 1 else 1
+    module = _load(cupy, spec, options, sorted(set(devices)), spec.workgroups * per_launch)
     inputs = spec.inputs()
     ranks = [_allocate(cupy, spec, given, device) for given, device in zip(inputs, devices, strict=True)]
     jobs = _jobs(cupy, spec, list(inputs[0]), ranks, devices, hz)
-    module = cupy.RawModule(
-        code=source_text(spec.source),
-        options=("--std=c++17", *options),
-        enable_cooperative_groups=not cupy.cuda.runtime.is_hip,
-    )
-    per_launch = spec.gpus if len(set(devices)) == 1 else 1
-    _refuse_overfull(cupy, module, spec.workgroups * per_launch, devices[0])
     before = _ping_pongs(cupy, module, jobs, devices, hz, first=1)
     outputs, launch_ns = _launch(cupy, spec, module, ranks, jobs, devices, per_launch)
     raise_if_stalled(spec, [rank["failures"].get() for rank in ranks])
@@ -193,16 +188,31 @@ def _jobs(
     return jobs
 
 
-def _refuse_overfull(cupy: Any, module: Any, blocks: int, device: int) -> None:
-    """Raise UsageError unless all blocks of a launch are resident at once: they wait for each other."""
-    with cupy.cuda.Device(device):
-        kernel = module.get_function("eidola_fused").kernel
-        each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, THREADS, 0)
-        fit = each * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
-    if blocks > fit:
-        raise UsageError(
-            f"{blocks} workgroups must run at once on a GPU that holds {fit}: fewer --workgroups"
-        )
+def _load(cupy: Any, spec: FusedKernel, options: tuple[str, ...], devices: list[int], blocks: int) -> Any:
+    """Compile the kernel and load it on every device, so that no launch loads while a peer spins.
+
+    Raises UsageError unless all `blocks` of a launch are resident at once: they wait for each other.
+    """
+    cooperative = (
+        not cupy.cuda.runtime.is_hip
+    )  # CuPy has no cooperative launch on HIP; the check below serves both
+    module = cupy.RawModule(
+        code=source_text(spec.source),
+        options=("--std=c++17", *options),
+        enable_cooperative_groups=cooperative,
+    )
+    for device in devices:
+        with cupy.cuda.Device(device):
+            kernels = {
+                name: module.get_function(name).kernel for name in ("eidola_fused", "eidola_ping_pong")
+            }
+            fused = kernels["eidola_fused"].ptr
+            each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(fused, THREADS, 0)
+            fit = each * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
+        if blocks > fit:
+            text = f"{blocks} workgroups must run at once on GPU {device}, which holds {fit}"
+            raise UsageError(f"{text}: give fewer --workgroups")
+    return module
 
 
 def _launch(

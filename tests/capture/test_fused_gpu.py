@@ -108,7 +108,7 @@ def test_a_full_buffer_keeps_its_first_records_and_the_last_anchor(null_gpu):
 
 
 def test_more_blocks_than_fit_are_refused(null_gpu):
-    with pytest.raises(UsageError, match="34 workgroups must run at once on a GPU that holds 32"):
+    with pytest.raises(UsageError, match="34 workgroups must run at once on GPU 0, which holds 32"):
         gpu.run(replace(SPECS[0], workgroups=17), virtual=True)
 
 
