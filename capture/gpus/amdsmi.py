@@ -1,8 +1,11 @@
 """AMD GPUs through amdsmi. Names and units: amdsmi 7.0.2's amdsmi_interface.py and amdsmi.h (link data in KB).
 
-Written against that package; docs/support.md says whether it ran on a GPU.
+Written against that package; tried with that package over a library of stubs;
+docs/support.md says whether on a GPU.
 """
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from ...schemas.errors import MissingError
@@ -19,7 +22,8 @@ class AmdSmi:
 
     def __init__(self) -> None:
         try:
-            import amdsmi
+            with redirect_stdout(StringIO()):  # it prints where its library is missing
+                import amdsmi
         except ImportError as error:
             raise MissingError("amdsmi: not installed (it comes with ROCm: pip install amdsmi)") from error
         except (KeyError, OSError) as error:  # so it fails where libamd_smi.so is not there
@@ -63,7 +67,7 @@ class AmdSmi:
             int(smi.AmdSmiLinkType.AMDSMI_LINK_TYPE_PCIE): "pcie",
         }
         for i, source in enumerate(self._handles):
-            rates = {link["bdf"].lower(): link["bit_rate"] for link in self._links(source)}
+            rates = {link["bdf"].lower(): link["max_bandwidth"] for link in self._links(source)}
             for j, target in enumerate(self._handles):
                 if i == j:
                     continue
@@ -72,7 +76,9 @@ class AmdSmi:
                     continue
                 rate = rates.get(self._pci[j])
                 access = self._try(smi.amdsmi_is_P2P_accessible, source, target)
-                bytes_per_s = rate * 10**9 // 8 if rate else None  # amdsmi.h: Gb/s
+                bytes_per_s = (
+                    rate * 10**9 // 8 if rate else None
+                )  # amdsmi.h: Gb/s of the link; its bit_rate is a lane's
                 found.append(Link(i, j, kinds[seen["type"]], 1, bytes_per_s, access))
         return found
 

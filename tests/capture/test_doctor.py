@@ -1,5 +1,6 @@
 """The doctor: on this machine, on folders that stand for others, on libraries compiled to say what a test wants."""
 
+import importlib.util
 import json
 import os
 import re
@@ -233,6 +234,7 @@ def test_nvmls_answers_become_gpus_links_and_readings(c_compiler, tmp_path):
     pytest.importorskip("pynvml")
     compiled(c_compiler, Path(__file__).with_name("fake_nvml.c"), tmp_path / "libnvidia-ml.so.1")
     code = """
+import importlib.util
 import json
 from dataclasses import asdict
 from eidola.capture.gpus import find_backend
@@ -272,3 +274,33 @@ b.close()
     names = {name for gpu, name in values[0] if gpu == 1 and name.startswith("nvlink")}
     assert names == {f"nvlink{i}_{way}_kib" for i in range(4) for way in ("tx", "rx")}
     assert values[1][1, "nvlink3_rx_kib"] > values[0][1, "nvlink3_rx_kib"]
+
+
+def test_amdsmis_answers_become_gpus_links_and_readings(c_compiler, tmp_path):
+    """The package is the real one; below it, a library of stubs."""
+    if not (package := importlib.util.find_spec("amdsmi")):
+        pytest.skip("amdsmi is not installed")
+    program = Path(__file__).with_name("amdsmi_stubs.py")
+    wrapper = Path(package.origin).with_name("amdsmi_wrapper.py")
+    source = subprocess.run([sys.executable, program, wrapper], capture_output=True, check=True).stdout
+    (tmp_path / "stubs.c").write_bytes(source)
+    compiled(c_compiler, tmp_path / "stubs.c", tmp_path / "libamd_smi.so")
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "ROCM_PATH": str(tmp_path)}
+    environment.pop("ROCM_HOME", None)
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    found, links, readings = json.loads(done.stdout)
+    assert [(gpu[0], gpu[1], gpu[4]) for gpu in found] == [
+        (0, "amd", "0000:10:00.0"),
+        (1, "amd", "0000:20:00.0"),
+    ]
+    assert links == [[0, 1, "xgmi", 1, 64_000_000_000, True], [1, 0, "xgmi", 1, 64_000_000_000, False]]
+    assert {name: value for gpu, name, value in readings if gpu == 1} == {
+        "gfx_clock_mhz": 2100,
+        "memory_clock_mhz": 1300,
+        "power_w": 140,  # the current one is 0xFFFF: not there
+        "xgmi0_rx_kb": 1000,
+        "xgmi0_tx_kb": 2000,
+    }
