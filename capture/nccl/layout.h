@@ -1,14 +1,16 @@
 /* What NCCL's profiler interface looks like in memory, a version: sizes and offsets in bytes (x86-64 and aarch64
  * Linux, LP64), and the numbers of its events and states.
  *
- * Facts read from NVIDIA's headers, under NVIDIA's field names; commit of github.com/NVIDIA/nccl and release:
- *   1  src/include/nccl_profiler.h                   68b542363f9a  2.23.4
+ * Facts read from NVIDIA's headers, under NVIDIA's field names. Commit of github.com/NVIDIA/nccl, and the release that
+ * makefiles/version.mk names there (-: that file was not at hand; NCCL 2.23.4 itself looks for version 1 alone):
+ *   1  src/include/nccl_profiler.h                   68b542363f9a  -
  *   2  src/include/nccl_profiler.h                   6aae37927840  2.24.3
- *   3  src/include/plugin/profiler/profiler_v3.h     56a0c2299d0f  2.29.7 (states: f44ac759fee1, 2.26.2)
- *   4  ext-profiler/example/nccl/profiler_v4.h       766bffee4ec4  2.27 (equal in 276b2fe477ac, 2.30)
+ *   3  src/include/plugin/profiler/profiler_v3.h     56a0c2299d0f  2.29.7; the same in ext-profiler's, 145e67e70745
+ *      its states: src/include/plugin/nccl_profiler.h  f44ac759fee1  2.26.2
+ *   4  src/include/plugin/profiler/profiler_v4.h     276b2fe477ac  2.30.6; the same in ext-profiler's, 766bffee4ec4
  *   5  src/include/plugin/profiler/profiler_v5.h     f1308997d042  2.28.3
  *   6  src/include/plugin/profiler/profiler_v6.h     e5d9a7ae1783  2.29.3
- *   numbers: src/include/plugin/nccl_profiler.h      51c58fd6b3bd  2.30
+ *   all numbers: src/include/plugin/nccl_profiler.h  51c58fd6b3bd  -
  *   version 1's numbers for functions, algorithms and protocols: src/include/nccl_common.h, 6aae37927840
  *
  * A user defines the macros that it wants before including this file; all are undefined again at its end.
