@@ -4,7 +4,6 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +91,7 @@ def _flow(fabric: Fabric, capacity: Ints, half: npt.NDArray[np.bool_]) -> int:
     return int(_dinic(first, order, heads, left, nodes, nodes + 1))
 
 
-@_compiled  # type: ignore[untyped-decorator]  # Numba has no types
+@_compiled
 def _dinic(first: Ints, order: Ints, heads: Ints, left: Ints, source: int, sink: int) -> int:
     """Return the maximum flow (Dinic 1970): shortest paths in rounds, each round without going back."""
     total = 0

@@ -115,7 +115,7 @@ def parking_lot() -> Iterator[Check]:
 
 
 def proportional(links: int) -> list[float]:
-    """Return each flow's rate as a share of a link: a full FIFO serves flows in proportion to what arrives of them."""
+    """Return each flow's rate as a share of a link: a full FIFO serves flows as they arrive."""
     through, across = 1.0, []
     for _ in range(links):
         total = through + 1.0
