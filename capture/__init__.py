@@ -12,6 +12,7 @@ name is whole. `eidola convert captured` turns it into a trace.
                              a profiler window as PyTorch exports it, and an ExecutionTrace
     nccl.rank00000.123.ring  what NCCL told its plugin in process 123 (nccl/ring.h), where asked for
     telemetry.jsonl          samples of the launching machine's GPUs (telemetry.py), where asked for
+    rank00000.0.flight.json  without a ring: PyTorch's flight recorder, its last 2,000 collectives
 
 `capture.json` always has `format`, `date`, `kind` (kernel, torch), `backend`, `command`, `machine` (host name
 or null, CPU, cores, memory, system), `versions`, `oversubscribed` (more ranks than cores) and `ranks`.

@@ -2,7 +2,7 @@
 
 Checked against PyTorch 2.11 and 2.13: torch/distributed/distributed_c10d.py (_world.pg_config_info),
 torch/autograd/profiler.py (profile._prepare_trace, _run_on_profiler_stop), torch/profiler/profiler.py
-(ExecutionTraceObserver), torch._C._autograd._profiler_enabled.
+(ExecutionTraceObserver), torch._C._autograd._profiler_enabled, torch._C._distributed_c10d._dump_fr_trace_json.
 """
 
 import os
@@ -34,6 +34,17 @@ def group_count() -> int:
     import torch.distributed as dist
 
     return len(getattr(getattr(dist.distributed_c10d, "_world", None), "pg_map", ()))
+
+
+def flight_records() -> bytes | None:
+    """Return the flight recorder's ring as JSON: the last collectives, with group and place; None without one."""
+    import torch
+
+    dump = getattr(getattr(torch._C, "_distributed_c10d", None), "_dump_fr_trace_json", None)
+    if dump is None:
+        return None
+    text = dump(True, False)  # all collectives, not only those under way
+    return text if isinstance(text, bytes) else str(text).encode()
 
 
 def profiler_active() -> bool:
@@ -96,7 +107,7 @@ class OthersProfilers:
         self.ours = False
         self._pid = os.getpid()
         self._before, self._after = before, after
-        self._open: set[str] = set()
+        self._open: set[int] = set()
         self._wrap(profiler.profile, "_prepare_trace", self._began, before=True)
         # Called when the other has stopped recording, so that its trace does not show this call.
         self._wrap(profiler, "_run_on_profiler_stop", self._ended, before=False)
@@ -120,15 +131,16 @@ class OthersProfilers:
         setattr(home, name, wrapped)
 
     def _began(self, other: Any, *_: Any) -> None:
-        self._open.add(self._kind(other))
+        self._open.add(self._key(other))
         self._before(bool(getattr(other, "with_stack", False)))
 
     def _ended(self, other: Any = None, *_: Any) -> None:
         was = bool(self._open)
-        self._open.discard(self._kind(other))
+        self._open.discard(self._key(other))
         if was and not self._open:
             self._after()
 
     @staticmethod
-    def _kind(other: Any) -> str:
-        return "observer" if hasattr(other, "register_callback") else "profiler"
+    def _key(other: Any) -> int:
+        """Tell observers apart, as one that is destroyed unregisters again; only one profiler records at a time."""
+        return id(other) if hasattr(other, "register_callback") else 0

@@ -109,6 +109,7 @@ class TorchRank:
             "recorder": None,
             "calls": None,
             "marks": None,
+            "flight": None,
             "device": None,
             "groups": [],
             "windows": [],
@@ -180,6 +181,9 @@ class TorchRank:
         self._windows.close(reason)
         if self._recorder is not None:
             self._recorder.eidola_recorder_switch(0)
+        elif (flights := private.flight_records()) is not None:
+            self.record["flight"] = f"{self.stem}.flight.json"
+            (self.folder / self.record["flight"]).write_bytes(flights)
         self.record |= {"sealed": reason, "sealed_ns": time.time_ns(), "steps": self._number}
         self._note_state()
 

@@ -13,7 +13,7 @@ from ..schemas import InputError, TraceWriter
 from . import captured_gpu
 from .captured_light import HOST_TRUTH, join_ring
 from .captured_record import gap_text, mark_rows, read_record
-from .captured_window import CALL, Rank, join_by_order, read_window, top_level
+from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_window, top_level
 from .clocks import Clock, align
 from .collectives import Part
 from .matching import Matching, match
@@ -66,6 +66,8 @@ def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
     calls = sorted((s for s in windows if s.name.startswith(CALL)), key=lambda s: s.start_ns)
     rank = Rank(record, top_level(windows), calls)
     join_by_order(rank)
+    if record.get("flight"):
+        number_by_flights(rank, folder / record["flight"])
     return rank
 
 

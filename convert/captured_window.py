@@ -135,6 +135,28 @@ def join_by_order(rank: Rank) -> None:
         _number(rank.parts)
 
 
+def number_by_flights(rank: Rank, path: Path) -> None:
+    """Give the parts the groups of the flight recorder's entries, which were made during their calls.
+
+    An entry is made between a call's start and its operation's end; not every operation has one. Where the ring
+    no longer reaches back to the first part, all keep what they have: a group's numbers must begin together.
+    """
+    entries = load(path, path.read_bytes).get("entries", [])
+    entries.sort(key=lambda entry: entry["time_created_ns"])
+    times = [entry["time_created_ns"] for entry in entries]
+    if not times or not rank.parts or times[0] > min(part.end_ns for part in rank.parts):
+        return
+    groups = {group["name"]: group for group in rank.record["groups"]}
+    for part in rank.parts:
+        at = bisect_left(times, part.launch_ns or part.start_ns)
+        if at < len(times) and times[at] <= part.end_ns:
+            name, description = entries[at]["process_group"]
+            ranks = tuple(groups[name]["ranks"]) if name in groups else None
+            part.group = Group(name, ranks, len(ranks) if ranks else None, description)
+    for name in {part.group.name for part in rank.parts}:
+        _number([part for part in rank.parts if part.group.name == name])
+
+
 def _number(parts: Sequence[Part]) -> None:
     """Give one group's parts their numbers by call, sends and receives apart by peer: the same on all ranks."""
     counts: Counter[tuple[str, int | None] | None] = Counter()

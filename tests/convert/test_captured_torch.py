@@ -25,6 +25,7 @@ dist.reduce_scatter_tensor(torch.zeros(2, dtype=torch.int64), torch.ones(4, dtyp
 dist.all_to_all_single(torch.zeros(4), t)
 dist.gather(t, pieces if rank == 0 else None, 0)
 dist.all_reduce(torch.zeros(8, dtype=torch.float64), async_op=True).wait()
+dist.all_reduce(torch.zeros(2), group=dist.new_group([0, 1]))
 dist.destroy_process_group()
 """
 
@@ -54,6 +55,10 @@ def test_operations_sizes_and_roots_are_the_scripts(table):
         ("gather", "float32", 16, 0),
         ("all_reduce", "float64", 64, None),
     ]
+    collectives = table[~table.operation.isin(["send", "recv"])]
+    (other,) = set(collectives.communicator) - {"0"}
+    assert table[table.communicator == other].size_bytes.tolist() == [8, 8]
+    table = collectives[collectives.communicator == "0"]
     for rank in (0, 1):
         own = table[(table["rank"] == rank) & ~table.operation.isin(["send", "recv"])].sort_values("sequence")
         assert own.sequence.tolist() == list(range(len(expected)))
