@@ -1,6 +1,9 @@
 """What waits cost: closed forms of every policy, and what the waits and workgroups of one GPU share."""
 
 import importlib
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -171,51 +174,41 @@ def test_what_makes_no_sense_is_refused():
             run(program, star(2), wait=policy, device=device)
 
 
-EXAMPLE = """
-from dataclasses import dataclass
-from eidola.replay import polls_table
-from eidola.replay.waiting import Policy, WaitPolicy
-
-PATIENT = polls_table(((100, 4), (1000, 0)))
-
-
-@dataclass(frozen=True)
-class Lucky(WaitPolicy):
-    def serve(self, start_ps, arrival_ps):
-        return arrival_ps + 1, 7
-
-
-LUCKY = Lucky(Policy.TABLE, table=((1000, 0),))
-WRONG = 3
-"""
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs/waiting.md").read_text()
 
 
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
-    (tmp_path / "waits_example.py").write_text(EXAMPLE)
-    info = tmp_path / "waits_example-1.dist-info"
+    code = re.search(r"```python\n(.*?)```", DOCUMENT, re.S)[1]
+    project = tomllib.loads(re.search(r"```toml\n(.*?)```", DOCUMENT, re.S)[1])["project"]
+    (tmp_path / "my_waits.py").write_text(code + "\nWRONG = 3\n")
+    info = tmp_path / "my_waits-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: waits_example\nVersion: 1\n")
-    names = "\n".join(
-        f"{name} = waits_example:{name.upper()}" for name in ("patient", "lucky", "wrong", "gone")
-    )
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_waits\nVersion: 1\n")
+    entries = project["entry-points"]["eidola.wait_policies"] | {
+        "wrong": "my_waits:WRONG",
+        "gone": "my_waits:GONE",
+    }
+    names = "\n".join(f"{name} = {value}" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[eidola.wait_policies]\n{names}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
+    yield
+    sys.modules.pop("my_waits", None)
 
 
 def test_a_registered_table_runs_on_both_engines(registered):
     program = kernel([(2500, 0)], [polled(0)])
     for engine in ENGINES:
-        assert ends(program, parse_wait("patient"), engine)[:2] == ([3400], [8])
+        assert ends(program, parse_wait("patient"), engine)[:2] == ([2600], [18])
 
 
 def test_a_policy_in_python_runs_on_the_reference_engine_only(registered):
-    policy = parse_wait("lucky")
+    policy = parse_wait("coarse")
     assert isinstance(policy, WaitPolicy)
     program = kernel([(2500, 0)], [polled(0)])
-    assert ends(program, policy, "reference")[:2] == ([2500.001], [7])
-    with pytest.raises(UsageError, match="wait policy lucky is written in Python"):
+    assert ends(program, policy, "reference")[:2] == ([10_000], [2])
+    with pytest.raises(UsageError, match="wait policy coarse is written in Python"):
         run(program, ideal(2), wait=policy)
 
 
@@ -224,7 +217,7 @@ def test_a_policy_in_python_runs_on_the_reference_engine_only(registered):
     [
         ("wrong", "is a int; it must be"),
         ("gone", "cannot be imported"),
-        ("nobody", "registered: gone, lucky"),
+        ("nobody", "registered: coarse, gone"),
     ],
 )
 def test_what_is_no_policy_is_refused_by_name(registered, name, message):
