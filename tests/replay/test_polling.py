@@ -32,6 +32,10 @@ def test_the_period_is_time_over_polls_where_nobody_measured_it(tmp_path):
     assert captured_period_ns(waits(tmp_path / "t.eidola", [10, 4])) == pytest.approx((900 + 300) / 12)
 
 
+def test_a_period_is_whole_picoseconds_as_replay_counts_them(tmp_path):
+    assert captured_period_ns(waits(tmp_path / "t.eidola", [4, 5])) == 171.429  # 1200 / 7
+
+
 def test_waits_that_never_polled_twice_tell_nothing(tmp_path):
     assert captured_period_ns(waits(tmp_path / "t.eidola", [1, 1])) is None
 
