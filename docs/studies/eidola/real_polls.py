@@ -20,7 +20,7 @@ from figures import plot, table
 from eidola.capture.fused.capture import capture_kernel
 from eidola.capture.fused.gemv_allreduce import GemvAllReduce
 from eidola.convert.captured import captured
-from eidola.replay import FabricBuilder, replay, spin
+from eidola.replay import Fabric, FabricBuilder, replay, spin
 from eidola.schemas import Trace
 
 DELAYS_US = (5, 10, 15, 20, 25, 30, 35, 40)
@@ -60,13 +60,28 @@ def calibrate(repeats: int, folder: Path) -> tuple[float, float]:
     )  # half a period passes, in the median, before a poll sees it
 
 
-def predict(trace: Trace, period_ns: float, latency_ns: float) -> dict[int, dict[str, float]]:
-    """Return the target's predicted waits by epoch, in ns after the flag was raised and after the wait began."""
+def two_threads(latency_ns: float) -> Fabric:
+    """Return two endpoints with a link each way, of a flag's latency."""
     builder = FabricBuilder("two threads", 2)
     for source in range(2):
         link = builder.link(source, 1 - source, RATE_MB_PER_S, round(latency_ns * 1000))
         builder.rule(source, 0, 2, [[link]])
-    results = replay(trace, mode="target", targets=(0,), fabric=builder.build(), wait=spin(period_ns))
+    return builder.build()
+
+
+def alone_on_cores() -> bool:
+    """Ask for SCHED_FIFO, so that other processes do not take the cores away; whether it was granted."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def predict(trace: Trace, period_ns: float, latency_ns: float) -> dict[int, dict[str, float]]:
+    """Return the target's predicted waits by epoch, in ns after the flag was raised and after the wait began."""
+    fabric = two_threads(latency_ns)
+    results = replay(trace, mode="target", targets=(0,), fabric=fabric, wait=spin(period_ns))
     rows = results.read(
         "waits", ["rank", "flag", "expected", "start_ps", "arrival_ps", "end_ps", "polls"]
     ).to_pylist()
@@ -93,11 +108,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     rounds, repeats = (1, 5) if args.quick else (args.rounds, args.repeats)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
-        print("scheduler: SCHED_FIFO")
-    except (OSError, AttributeError):
-        print("scheduler: the default; on a busy machine waits are cut by other processes")
+    granted = (
+        "SCHED_FIFO"
+        if alone_on_cores()
+        else "the default; on a busy machine waits are cut by other processes"
+    )
+    print(f"scheduler: {granted}")
     with tempfile.TemporaryDirectory() as name:
         compare(Path(name), rounds, repeats, args.out)
 

@@ -4,7 +4,7 @@
 
 Three causes, each switched on and off: arrival skew (each GPU starts up to 10 us late), contention (an HGX box's
 links, or none), and the phase of polls (a poll each 2 us, or none). And captured runs: the spread of launches of
-real runs on CPU threads, beside their replay without polls and with.
+real runs on two CPU threads, beside their replay without polls and with.
 """
 
 import argparse
@@ -12,14 +12,14 @@ import tempfile
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from statistics import mean, median, pstdev
+from statistics import mean, median, pstdev, quantiles
 
 from figures import plot, table
+from real_polls import alone_on_cores, calibrate, host_run, two_threads
 
 from eidola.replay import IDEAL, WaitPolicy, lower, replay, run, spin
 from eidola.replay.generate import EmbeddingAllToAll, GemmAllToAll, GemvAllReduce, generate
 from eidola.replay.generate.kernel import Kernel
-from eidola.replay.polling import captured_period_ns
 from eidola.replay.presets import preset
 from eidola.schemas import Trace
 
@@ -29,7 +29,6 @@ KERNELS: dict[str, Kernel] = {
     "embedding + All-to-All": EmbeddingAllToAll(gpus=8, batch=1024),
     "GEMM + All-to-All": GemmAllToAll(gpus=8, rows=2048, columns=512, inner=512),
 }
-SAMPLES = Path(__file__).resolve().parents[3] / "sample_traces"
 CAUSES = list(product((False, True), repeat=3))
 
 
@@ -67,47 +66,42 @@ def factorial(seeds: int) -> tuple[str, dict[str, list[tuple[float, float]]]]:
     return table(names, rows), points
 
 
-def launches(rows: list[dict[str, object]], start: str, end: str) -> list[float]:
-    """Return each launch's duration in us: phases come in launches of five, workgroup by workgroup."""
-    by_lane: dict[tuple[object, object], list[dict[str, object]]] = {}
-    for row in sorted(rows, key=lambda row: row[start]):
-        by_lane.setdefault((row["rank"], row["lane"]), []).append(row)
-    count = min(len(lane) for lane in by_lane.values()) // 5
-    scale = 1000 if start.endswith("_ns") else 10**6
-    return [
-        (
-            max(lane[5 * i + 4][end] for lane in by_lane.values())
-            - min(lane[5 * i][start] for lane in by_lane.values())
-        )
-        / scale
-        for i in range(count)
-    ]
+def launches(rows: list[dict[str, float]], start: str, end: str, scale: int) -> list[float]:
+    """Return each launch's duration in us: five phases, of one workgroup, the warm-up left out."""
+    rows = sorted(rows, key=lambda row: row[start])
+    whole = [rows[first : first + 5] for first in range(5, len(rows) - 4, 5)]
+    return [(phases[-1][end] - phases[0][start]) / scale for phases in whole]
 
 
-def replayed(trace: Trace, wait: WaitPolicy) -> list[float]:
-    """Return each launch's duration when all ranks are replayed closed-loop on an ideal fabric."""
-    results = replay(trace, wait=wait)
-    lanes = {row["agent"]: row["name"] for row in results.read("agents", ["agent", "name"]).to_pylist()}
-    rows = [row | {"lane": lanes[row["agent"]]} for row in results.read("activities").to_pylist()]
-    return launches([row for row in rows if row["kind"] == "phase"], "start_ps", "end_ps")
+def replayed(trace: Trace, wait: WaitPolicy, latency_ns: float) -> list[float]:
+    """Return the duration of rank 0's launches when it is the target."""
+    results = replay(trace, mode="target", targets=(0,), fabric=two_threads(latency_ns), wait=wait)
+    rows = results.read("activities", ["rank", "kind", "start_ps", "end_ps"]).to_pylist()
+    chosen = [row for row in rows if row["rank"] == 0 and row["kind"] == "phase"]
+    return launches(chosen, "start_ps", "end_ps", 10**6)
 
 
-def captured() -> str:
-    """Return the table of captured launches, and of their replay."""
+def captured(repeats: int) -> str:
+    """Return the table of launches of real runs whose peer is 20 us late, and of their replay."""
+    alone_on_cores()
+    with tempfile.TemporaryDirectory() as name:
+        period_ns, latency_ns = calibrate(repeats, Path(name))
+        trace = host_run((20,), repeats, Path(name))
+        spans = trace.read("spans", ["start_ns", "end_ns"], ranks=[0]).to_pylist()
+        cases = {
+            "captured": launches(spans, "start_ns", "end_ns", 1000),
+            "replayed without polls": replayed(trace, IDEAL, latency_ns),
+            f"replayed, a poll each {period_ns:.0f} ns": replayed(trace, spin(period_ns), latency_ns),
+        }
     rows = []
-    for name in ("gemv_allreduce_host_2", "gemv_allreduce_host_4"):
-        trace = Trace(SAMPLES / name / "trace.eidola")
-        spans = trace.read("spans", ["rank", "lane", "start_ns", "end_ns"]).to_pylist()
-        period_ns = captured_period_ns(trace) or 100
-        for what, found in (
-            ("captured", launches(spans, "start_ns", "end_ns")),
-            ("replayed without polls", replayed(trace, IDEAL)),
-            (f"replayed, a poll each {period_ns:,.0f} ns", replayed(trace, spin(period_ns))),
-        ):
-            rows.append(
-                (name, what, len(found), f"{median(found):,.0f}", f"{min(found):,.0f} to {max(found):,.0f}")
-            )
-    return table(("capture", "", "launches", "median us", "range"), rows)
+    for what, found in cases.items():
+        cuts = quantiles(found, n=20)
+        rows.append(
+            (what, len(found), f"{median(found):.2f}", f"{cuts[-1] - cuts[0]:.2f}", f"{max(found):.2f}")
+        )
+    apart = [abs(a - b) for a, b in zip(cases["captured"], list(cases.values())[2], strict=True)]
+    told = table(("", "launches", "median us", "5 % to 95 %, us wide", "longest us"), rows)
+    return f"{told}\n\ncaptured against replayed with polls, a launch: median difference {median(apart):.2f} us"
 
 
 def main() -> None:
@@ -121,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     told, points = factorial(3 if args.quick else args.seeds)
     print(told)
-    print("\n" + captured())
+    print("\n" + captured(10 if args.quick else 200))
     plot(args.out / "variability.svg", "End of GEMV + AllReduce, 8 GPUs", "% of seeds", "us", points)
 
 
