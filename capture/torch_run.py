@@ -52,7 +52,7 @@ def run(
         sampled = Sampler(folder / TELEMETRY, telemetry_s) if telemetry_s is not None else nullcontext()
         try:
             with sampled:
-                code = subprocess.run(command, env=environment, check=False).returncode
+                code = _wait(subprocess.Popen(command, env=environment))
         except OSError as error:
             raise UsageError(f"{command[0]} cannot be started: {error}") from error
         code = code if code >= 0 else 128 - code
@@ -62,6 +62,15 @@ def run(
             error.exit_code = code or error.exit_code
             raise
     return code
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Return the command's exit code. Control-C goes to it too: it decides when to end, and is still captured."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _build_recorder() -> None:

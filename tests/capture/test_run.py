@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,22 @@ def test_python_that_ignores_the_environment_is_named(tmp_path, capture_run):
     assert done.returncode == 5
     assert "python -E" in done.stderr
     assert "run without them" in done.stderr
+
+
+def test_an_interrupted_script_is_captured_up_to_then(tmp_path):
+    text = GROUP + "import time\ndist.all_reduce(torch.ones(4)); print('ready', flush=True); time.sleep(100)"
+    code = "from eidola.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "capture", "run", "-o", "raw", "--", *script(tmp_path, text)]
+    own = {**os.environ, "OMP_NUM_THREADS": "1"}
+    own.pop("XDG_CACHE_HOME", None)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=own, stdout=subprocess.PIPE, start_new_session=True
+    ) as run_:
+        assert run_.stdout.readline() == b"ready\n"
+        os.killpg(run_.pid, signal.SIGINT)
+        assert run_.wait(60) == 130
+    assert manifest(tmp_path)["exit_code"] == 130
+    assert Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("collectives").num_rows == 1
 
 
 def test_a_command_that_does_not_exist_is_named(tmp_path, capture_run):
