@@ -61,7 +61,7 @@ _TYPES = {
 }
 
 # From which of its sources a part's operation is known, best first.
-SOURCES = ("kernel", "host record", "execution trace", "annotation", "kernel name", "nothing")
+SOURCES = ("kernel", "host record", "execution trace", "library call", "annotation", "kernel name", "nothing")
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
     """Return the rows that replay needs; count those that cannot be placed in time."""
     columns = found.columns
     rows = np.flatnonzero((columns["phase"] == ord("X")) & (columns["kind"] >= 0))
-    is_call = np.array([*map(_is_call, found.texts), False])
-    rows = rows[(columns["kind"][rows] != CALL) | is_call[np.maximum(columns["name"][rows], -1)]]
+    calls = np.array([*map(is_call, found.texts), False])
+    rows = rows[(columns["kind"][rows] != CALL) | calls[np.maximum(columns["name"][rows], -1)]]
     start, duration = columns["start_ns"][rows], columns["duration_ns"][rows]
     good = np.full(len(rows), True)
     dropped: Counter[str] = Counter()
@@ -191,7 +191,7 @@ def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _is_call(name: str) -> bool:
+def is_call(name: str) -> bool:
     """Whether a runtime call launches or waits; pieces have few distinct names, and mostly the same."""
     return _CALLS.search(name.lower()) is not None
 

@@ -23,6 +23,7 @@ GROUP = "eidola.formats"
 HEAD_BYTES = 1 << 16
 TITLES = {
     "kineto": "PyTorch profiler traces (Kineto JSON)",
+    "nsys": "Nsight Systems reports (SQLite export)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
 }
 """The formats of this package, in the order in which files are tried; `a-b` is read by the module `a_b`."""

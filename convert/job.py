@@ -122,7 +122,7 @@ def _report(
         report.collectives.update(p.operation for p in record.parts)
         report.sources.update(p.source for p in record.parts)
         report.contradicted.update(record.contradicted)
-        report.notes += record.notes
+        report.notes += [note for note in record.notes if note not in report.notes]
         if record.dropped:
             report.dropped[record.rank] = record.dropped
         if record.truncated:

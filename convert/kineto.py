@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ..schemas.errors import InputError
@@ -23,7 +22,7 @@ from .hardware import rank_columns
 from .rank import RankRecord
 from .report import ConversionReport
 from .sources import Source, find_sources, rank_in_name
-from .work import KIND_NAMES, Work, build_work
+from .work import build_work, span_columns
 
 
 def kineto(
@@ -99,7 +98,7 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
         path=source.trace,
         world_size=world_size,
         hardware=rank_columns(events, work),
-        spans=_span_columns(work),
+        spans=span_columns(work),
         edges=edges.columns(),
         parts=parts,
         window_ns=(int(work.start_ns.min()), int(work.end_ns.max())),
@@ -153,23 +152,3 @@ def _configured(config: dict[str, Any]) -> Group:
         size if isinstance(size, int) and size > 0 else None,
         str(config["pg_desc"]) if config.get("pg_desc") else None,
     )
-
-
-def _span_columns(work: Work) -> dict[str, Any]:
-    launched = work.launch >= 0
-    launch_ns = pa.array(np.where(launched, work.start_ns[work.launch], 0), mask=~launched)
-    lanes = pa.DictionaryArray.from_arrays(
-        pa.array(work.lane, pa.int32()), pa.array(work.lane_names, pa.string())
-    )
-    return {
-        "span": pa.array(np.arange(len(work))),
-        "lane": lanes,
-        "kind": pa.DictionaryArray.from_arrays(
-            pa.array(work.kind, pa.int32()), pa.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)])
-        ),
-        "name": work.names,
-        "launch_ns": launch_ns,
-        "start_ns": pa.array(work.start_ns),
-        "end_ns": pa.array(work.end_ns),
-        "correlation": pa.array(work.correlation, mask=work.correlation < 0),
-    }

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +141,27 @@ def _launches(work: Work) -> tuple[Ints, int]:
     launch[both[found]] = call[found]
     early = np.isin(work.correlation[both[is_span & ~found]], work.correlation[calls])
     return launch, int(early.sum())
+
+
+def span_columns(work: Work) -> dict[str, Any]:
+    """Return the columns of `spans`."""
+    launched = work.launch >= 0
+    launch_ns = pa.array(np.where(launched, work.start_ns[work.launch], 0), mask=~launched)
+    lanes = pa.DictionaryArray.from_arrays(
+        pa.array(work.lane, pa.int32()), pa.array(work.lane_names, pa.string())
+    )
+    return {
+        "span": pa.array(np.arange(len(work))),
+        "lane": lanes,
+        "kind": pa.DictionaryArray.from_arrays(
+            pa.array(work.kind, pa.int32()), pa.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)])
+        ),
+        "name": work.names,
+        "launch_ns": launch_ns,
+        "start_ns": pa.array(work.start_ns),
+        "end_ns": pa.array(work.end_ns),
+        "correlation": pa.array(work.correlation, mask=work.correlation < 0),
+    }
 
 
 class Queue:

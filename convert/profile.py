@@ -1,0 +1,253 @@
+"""What the readers of profilers' databases share: their rows as columns, their processes and GPUs as ranks.
+
+A process on a GPU is a rank. What a profiler recorded of it is brought into the columns that PyTorch's traces are
+read into, so that launches, collectives and dependencies are found by the same code.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schemas.errors import InputError
+from .collectives import Group, HostRecords, find_parts
+from .dependencies import find_edges
+from .events import SCHEMA, Events
+from .hardware import rank_columns
+from .nccl_calls import Call, describe
+from .rank import RankRecord
+from .scanner import COPY, NULL
+from .sources import rank_in_name
+from .work import Work, build_work, span_columns
+
+Ints = npt.NDArray[np.int64]
+_LATEST_NS = 2**62
+_DEVICES = 1 << 16  # more than any host has: a larger number is no GPU's
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process on a GPU.
+
+    `source` says where in the file it is, `process` who it is there, `device` how it calls its GPU, `gpu` how its
+    host does (None: the file does not say); `rank` and `world_size` are None where the file does not tell.
+    """
+
+    path: Path
+    source: str
+    process: int
+    device: int
+    pid: int
+    host: str | None = None
+    gpu: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One rank to read: where it is, (GPU, rank) of those that it may copy to, and the job's groups."""
+
+    place: Place
+    rank: int
+    peers: tuple[tuple[int, int], ...] = ()
+    groups: tuple[Group, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def number(places: Sequence[Place]) -> list[Task]:
+    """Give every place its rank: as the source tells, else as its file's name does, else by order, with a note."""
+    own = Counter(place.path for place in places)
+    named = [
+        place
+        if place.rank is not None or own[place.path] > 1
+        else replace(place, rank=rank_in_name(place.path))
+        for place in places
+    ]
+    ranks = [place.rank for place in named]
+    if None not in ranks and len(set(ranks)) == len(ranks):
+        return [Task(place, place.rank or 0, _peers(place, named)) for place in named]
+    named = [replace(place, rank=rank) for rank, place in enumerate(places)]
+    note = "the ranks are not told; numbered by file, GPU and process: " + ", ".join(
+        f"{p.rank} is process {p.pid} on GPU {p.device} of {p.path.name}" for p in named[:8]
+    )
+    if len(named) > 8:
+        note += ", ..."
+    notes = [(note,), *(() for _ in named[1:])]
+    return [Task(place, rank, _peers(place, named), notes=notes[rank]) for rank, place in enumerate(named)]
+
+
+def _peers(place: Place, places: Sequence[Place]) -> tuple[tuple[int, int], ...]:
+    """Return (GPU as `place` calls it, rank) of the ranks on its host that can be told apart by that."""
+    if any(p.gpu is None for p in places):
+        near = [
+            p for p in places if (p.path, p.source, p.process) == (place.path, place.source, place.process)
+        ]
+        return tuple((p.device, p.rank or 0) for p in near)
+    near = [p for p in places if p.host == place.host]
+    count = Counter(p.gpu for p in near)
+    return tuple((p.gpu, p.rank or 0) for p in near if p.gpu is not None and count[p.gpu] == 1)
+
+
+class Rows:
+    """Events as columns, added a batch at a time; `dropped` counts those that cannot be placed, by reason."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._chunks: list[pa.Table] = []
+
+    def add(self, kind: int, names: pa.DictionaryArray, start: Ints, end: Ints, **columns: Ints) -> None:
+        """Add events from `start` to `end`, nanoseconds; NULL in a column of SCHEMA is null."""
+        good = np.full(len(start), True)
+        for reason, bad in (
+            ("no timestamp", start == NULL),
+            ("no end", end == NULL),
+            (
+                "impossible time",
+                (np.abs(np.maximum(start, -_LATEST_NS - 1)) > _LATEST_NS) | (end > _LATEST_NS),
+            ),
+            ("negative duration", end < start),
+            ("impossible GPU", _odd_device(columns.get("device", np.zeros_like(start)))),
+        ):
+            self.dropped[reason] += int((good & bad).sum())
+            good &= ~bad
+        rows = np.flatnonzero(good)
+        given = {
+            "kind": pa.array(np.full(len(rows), kind, np.int8)),
+            "name": names.take(pa.array(rows)),
+            "start_ns": pa.array(start[rows]),
+            "duration_ns": pa.array(end[rows] - start[rows]),
+            **{n: pa.array(c[rows], mask=c[rows] == NULL) for n, c in columns.items()},
+        }
+        empty = pa.nulls(len(rows), pa.int64())
+        self._chunks.append(pa.table([given.get(n, empty) for n in SCHEMA.names], SCHEMA))
+
+    def first_ns(self) -> int | None:
+        """Return when the first event starts; None where there is none."""
+        starts = [pc.min(chunk["start_ns"]).as_py() for chunk in self._chunks if chunk.num_rows]
+        return min(starts, default=None)
+
+    def table(self) -> pa.Table:
+        """Return all events, and forget them."""
+        chunks, self._chunks = self._chunks, []
+        return pa.concat_tables([SCHEMA.empty_table(), *chunks]).unify_dictionaries()
+
+
+def _odd_device(device: Ints) -> npt.NDArray[np.bool_]:
+    return np.logical_and(device != NULL, np.logical_or(device < 0, device >= _DEVICES))
+
+
+def dictionary(words: Sequence[str], places: Ints) -> pa.DictionaryArray:
+    """Return the words at `places` as a dictionary array."""
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(words, pa.string()))
+
+
+@dataclass
+class Profile:
+    """One rank as its profiler recorded it.
+
+    `metadata` is as Kineto has it (deviceProperties, host_name, versions), and the GPU's uuid; `calls` are those
+    of NCCL or RCCL; `copies` are (start_ns, stream, correlation, bytes, rank) of copies into another rank's GPU.
+    """
+
+    task: Task
+    rows: Rows
+    metadata: dict[str, Any] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    copies: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    base_ns: int = 0
+    truncated: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def build_record(profile: Profile) -> RankRecord:
+    """Find launches, collectives and dependencies of one rank. Raises InputError where it ran nothing on a GPU."""
+    task, place = profile.task, profile.task.place
+    events = Events(
+        place.path, profile.rows.table(), [], profile.metadata, profile.rows.dropped, profile.truncated,
+        profile.base_ns,
+    )  # fmt: skip
+    work = build_work(events)
+    events.table = SCHEMA.empty_table()  # all of it is in `work` now, and it may be large
+    if not work.on_gpu.any():
+        raise InputError(
+            f"{place.path}: process {place.pid} has no kernel or copy with whole times; record it again with GPU "
+            "activities"
+        )
+    records = HostRecords(work, events)
+    parts = find_parts(work, records, None)
+    groups = {group.name: group for group in task.groups if group.name is not None}
+    parts, unfit = describe(parts, work, _moved(profile.calls, profile.base_ns), groups)
+    edges = find_edges(work, records, parts)
+    writes = _writes(profile, work)
+    notes = [*task.notes, *profile.notes, *_size_notes(place, parts, unfit, len(writes.get("peer", ())))]
+    hardware = rank_columns(events, work)
+    uuid = profile.metadata.get("uuid")
+    hardware["uuid"] = uuid if isinstance(uuid, str) else None
+    return RankRecord(
+        rank=task.rank,
+        path=place.path,
+        world_size=place.world_size,
+        hardware=hardware,
+        spans=span_columns(work),
+        edges=edges.columns(),
+        parts=parts,
+        window_ns=(int(work.start_ns.min()), int(work.end_ns.max())),
+        dropped={reason: count for reason, count in events.dropped.items() if count},
+        truncated=profile.truncated,
+        contradicted=edges.contradicted + Counter({"launch": work.early}),
+        base_ns=profile.base_ns,
+        notes=notes,
+        more={"writes": writes} if writes else {},
+    )
+
+
+def _moved(calls: Iterable[Call], base_ns: int) -> list[Call]:
+    return [replace(c, start_ns=c.start_ns + base_ns, end_ns=c.end_ns + base_ns) for c in calls]
+
+
+def _writes(profile: Profile, work: Work) -> dict[str, Any]:
+    """Return the columns of `writes`: copies into another rank's GPU, each in its own span."""
+    wanted = {
+        (start + profile.base_ns, stream, call): (size, peer)
+        for start, stream, call, size, peer in profile.copies
+    }
+    if not wanted:
+        return {}
+    spans = np.flatnonzero(work.kind == COPY)
+    keys = zip(*(c[spans].tolist() for c in (work.start_ns, work.stream, work.correlation)), strict=True)
+    found = [(span, *wanted[key]) for span, key in zip(spans.tolist(), keys, strict=True) if key in wanted]
+    return {
+        "peer": [peer for _, _, peer in found],
+        "span": [span for span, _, _ in found],
+        "issue_ns": pa.array([int(work.start_ns[span]) for span, _, _ in found], pa.int64()),
+        "size_bytes": [size for _, size, _ in found],
+        "kind": ["data"] * len(found),
+        "origin": ["measured"] * len(found),
+    }
+
+
+def _size_notes(place: Place, parts: Sequence[Any], unfit: int, writes: int) -> list[str]:
+    notes = []
+    unsized = sum(p.size_bytes is None for p in parts)
+    if unsized:
+        notes.append(
+            f"{place.path.name}, process {place.pid}: {unsized} of {len(parts)} collectives have no size"
+        )
+    if unfit:
+        notes.append(
+            f"{place.path.name}, process {place.pid}: {unfit} kernels were launched by a group of calls that do "
+            "not tell which is whose"
+        )
+    if writes:
+        notes.append(
+            f"{place.path.name}, process {place.pid}: {writes} copies into other ranks' GPUs are writes; what "
+            "kernels store there is not recorded"
+        )
+    return notes
