@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import generate, scale, score, sweep
+from . import generate, interval, scale, score, sweep
 from .replay_run import EXAMPLES, parse_settings, run_command, verify_command
 
 app = typer.Typer(no_args_is_help=True, help="Replay a trace at any GPU count, and say what holds it back.")
@@ -14,6 +14,7 @@ app.command("run", epilog=EXAMPLES)(run_command)
 app.command("verify")(verify_command)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale_command)
 app.command("sweep", epilog=sweep.EXAMPLES)(sweep.sweep_command)
+app.command("interval", epilog=interval.EXAMPLES)(interval.interval_command)
 app.command("score", epilog=score.EXAMPLES)(score.score_command)
 app.add_typer(generate.app, name="generate")
 

@@ -1,0 +1,51 @@
+"""`eidola replay interval`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .durations import us
+
+EXAMPLES = """Examples:
+
+eidola replay interval job.eidola --fabric dgx1-v100 --seeds 20"""
+
+
+def interval_command(
+    trace: Annotated[Path, typer.Argument(help="Trace.")],
+    fabric: Annotated[str, typer.Option(help="A preset, or the path of a TOML file.")] = "ideal",
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="How many GPUs; default: the captured ranks.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="How many draws.")] = 20,
+    percent: Annotated[float, typer.Option(min=1, max=99, help="Of the draws that lie inside.")] = 90,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say between what a replay's times lie: captured gaps are drawn anew, once a seed."""
+    from ..replay import lower
+    from ..replay.jitter import spread
+    from ..replay.lowering.plan import make_plan
+    from ..replay.presets import fabric as load
+    from ..schemas import Trace
+
+    read = Trace(trace)
+    built = load(fabric, gpus or len(read.ranks()))
+    lowered = lower(read, built, plan=make_plan(read, gpus))
+    found = spread(lowered.program, built, seeds)
+    low, high = found.interval(percent)
+    names = ["step", *(f"{c.operation} {c.sequence}" for c in lowered.program.collectives)]
+    rows = [
+        {"what": n, "low_ps": int(a), "high_ps": int(b)} for n, a, b in zip(names, low, high, strict=True)
+    ]
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"seeds": seeds, "percent": percent, "drawn": found.drawn, "intervals": rows}, indent=1
+            )
+        )
+        return
+    typer.echo(f"{seeds} seeds, {found.drawn:,} gaps drawn; {percent:g} % lie between")
+    for row in rows:
+        typer.echo(f"  {row['what']}: {us(row['low_ps'])} to {us(row['high_ps'])} us")
