@@ -13,11 +13,18 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from eidola.convert import kineto
-from eidola.replay import compare, replay, spin
+from eidola.replay import compare, lower, replay, spin
+from eidola.replay.jitter import own_times, spread
 from eidola.replay.polling import captured_period_ns
+from eidola.replay.presets import preset
 from eidola.schemas import Results, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
+HOST = ("gloo_ddp_2", "gloo_ddp_4", "gloo_fsdp_2")
+"""Captures of collectives between processes of a host: truth for order and skew, never for a link's time."""
+SEEDS = 20
+MODEL_ERROR = ((2**16, 0.27), (2**24, 0.29), (2**63, 0.19))
+"""90th percentiles of the error of collectives in one box (docs/validation.md), below each size."""
 
 
 def row(*cells: object) -> None:
@@ -47,6 +54,31 @@ def collectives(run: Results) -> None:
     print(f"Step: {times[0]:,.1f} us predicted, {times[1]:,.1f} us captured, {step:+.2%}.\n")
 
 
+def intervals(path: Path, fabric: str) -> None:
+    """Print between what the step and the collectives are predicted to lie, and how many captured ones do.
+
+    The step: captured gaps drawn anew. A collective: its prediction and the model's own error, which decides.
+    """
+    trace = Trace(path)
+    built = preset(fabric, len(trace.ranks()))
+    program = lower(trace, built).program
+    found = spread(program, built, SEEDS)
+    low, high = (bound[0] / 1e6 for bound in found.interval())
+    activities = program.activities
+    known = activities["captured_start_ns"] >= 0
+    ends = [(activities[f"captured_{end}_ns"] - program.epoch_ns) * 1000 * known for end in ("start", "end")]
+    captured, step = own_times(program, *ends), ends[1].max() / 1e6
+    inside = 0
+    for collective, predicted, took in zip(program.collectives, found.own_ps[0], captured, strict=True):
+        part = next(error for size, error in MODEL_ERROR if collective.size_bytes < size)
+        inside += bool(predicted * (1 - part) <= took <= predicted * (1 + part))
+    print(
+        f"Step over {SEEDS} seeds, 90 % of them: {low:,.1f} to {high:,.1f} us; captured {step:,.1f} us. ",
+        end="",
+    )
+    print(f"Collectives within the model's own error: {inside} of {len(captured)}.\n")
+
+
 def starts(run: Results) -> None:
     """Print how far starts and ends of the run's operations are from the captured ones, and what came too late."""
     captured = pc.field("captured_start_ns").is_valid()
@@ -56,6 +88,14 @@ def starts(run: Results) -> None:
     violations = run.summary["causality_violations"]
     print(f"`timed`: {known.num_rows:,} starts, the largest difference {late_ps} ps; {violations} ", end="")
     print("waits ended in the capture before replay's arrival.\n")
+
+
+def step(name: str) -> None:
+    """Print a host capture's step and skews: its collectives' own time is Gloo's, which is not modelled."""
+    found = compare(replay(ROOT / "sample_traces" / name / "trace.eidola", fabric="ideal"), "captured")
+    a, b, frame = found.makespan_a_ps, found.makespan_b_ps, found.collectives
+    skews = (f"{frame[f'skew_{side}_ps'].median() / 1e6:,.0f}" for side in "ab")
+    row(name, f"{a / 1e6:,.0f}", f"{b / 1e6:,.0f}", f"{a / b - 1:+.2%}", len(frame), *skews)
 
 
 def polls(name: str) -> None:
@@ -79,7 +119,14 @@ def main() -> None:
             kineto([kinetos], job, execution_traces=[ets])
             print("### DLRM step, 8 x V100\n")
             collectives(replay(job, fabric="dgx1-v100"))
+            intervals(job, "dgx1-v100")
             starts(replay(job, fabric="dgx1-v100", mode="timed"))
+    print("### Training over Gloo between processes of one host, on `ideal`\n")
+    header("capture", "step predicted us", "step captured us", "error", "collectives", "median skew, predicted us",
+           "captured us")  # fmt: skip
+    for name in HOST:
+        step(name)
+    print()
     print("### Fused GEMV + AllReduce, host backend: flag reads of one target\n")
     header("capture", "target", "poll period ns", "predicted reads", "counted reads", "ratio")
     for name in ("gemv_allreduce_host_2", "gemv_allreduce_host_4"):

@@ -1,11 +1,15 @@
 """Published measurements: how rows are read, mapped to machines and methods, and written back."""
 
 import csv
+import os
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from eidola.replay.presets import preset
-from eidola.replay.scoring import Measurement, case_of, read_measurements, score
+from eidola.replay.scoring import Measurement, case_of, predict, read_measurements, score
+from eidola.replay.scoring.launch import iteration_us
 from eidola.schemas import InputError
 
 HEADER = ("table_id,system,ranks,interconnect,library_version,algorithm_or_env,operation,size_bytes,time_us,"
@@ -182,3 +186,47 @@ def test_a_file_that_is_no_text_or_not_there_is_an_error(tmp_path):
     for path in (tmp_path / "m.csv", tmp_path / "none.csv"):
         with pytest.raises(InputError, match=str(path)):
             read_measurements(path)
+
+
+GOLDEN = Path(__file__).parents[1] / "data" / "scoring_golden.csv"
+ASKED = [
+    ("A100, 8 per node", 8, "NVLink3 NVSwitch", "NCCL", "default"),
+    ("H100 SXM, 8 per node", 8, "NVLink4 NVSwitch", "NCCL", "NCCL_ALGO=Ring"),
+    ("B200, 8 per node", 8, "NVLink5 NVSwitch", "NCCL", "-g 8 (one process)"),
+    ("MI300X, 8 per node", 8, "xGMI mesh", "RCCL", "default"),
+    ("H100 SXM, 8 per node, 2 nodes", 16, "NVLink4 + 8x400G IB", "NCCL", "default"),
+    ("H200, 8 per node, 2 nodes", 16, "NVLink4 + 16x200G EFA", "NCCL", "default"),
+]
+
+
+def test_predicted_rows_are_those_of_the_golden_file(tmp_path):
+    """`EIDOLA_REFRESH=1 pytest tests/replay/test_scoring.py` writes it anew, after a change that is meant."""
+    rows = [
+        f't,"{system}",{ranks},"{wires}",{library},"{env}",{operation},{size},,,,,'
+        for system, ranks, wires, library, env in ASKED
+        for operation in ("all_reduce", "all_gather", "alltoall")
+        for size in (1024, 1 << 20, 1 << 26)
+    ]
+    score(write(tmp_path / "m.csv", *rows), tmp_path / "out", jobs=1)
+    found = (tmp_path / "out" / "validation.csv").read_text()
+    if os.environ.get("EIDOLA_REFRESH"):
+        GOLDEN.write_text(found)
+    assert found == GOLDEN.read_text()
+
+
+def test_more_bytes_never_take_less_time_by_much():
+    """A change of protocol or algorithm may gain a little, as it does in NCCL."""
+    sizes = [1 << power for power in range(3, 31, 3)]
+    took = [predict(case_of(row(size_bytes=str(size)))).predicted_us for size in sizes]
+    assert all(later > 0.9 * sooner for sooner, later in pairwise(took))
+
+
+def test_a_launch_is_the_benchmarks_and_not_the_kernels():
+    kernel = case_of(row())
+    single = case_of(row(algorithm_or_env="-g 8 (one process)"))
+    framework = case_of(row(library_version="NCCL through XLA"))
+    assert iteration_us(kernel, 50) < iteration_us(single, 50)
+    assert iteration_us(kernel, 50) < iteration_us(framework, 50)
+    assert iteration_us(single, 1) == pytest.approx(4.5 * 8)  # launches in turn take longer than the kernels
+    grown = [iteration_us(case, 1000) - iteration_us(case, 500) for case in (kernel, single, framework)]
+    assert grown == pytest.approx([500] * 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eidola.convert import kineto
-from eidola.replay import lower, run, scale
+from eidola.replay import compare, lower, replay, run, scale
 from eidola.replay.presets import preset
 from eidola.schemas import Trace
 
@@ -69,3 +69,14 @@ def test_it_lowers_at_sizes_that_nobody_captured(trace, gpus):
     captured = lowered.program.agent_endpoint[rows["agent"]] < 8
     assert np.array_equal(rows["captured_start_ns"] >= 0, captured)
     assert any("all_to_allv of 8 ranks" in note for note in lowered.notes)
+
+
+def test_collectives_and_the_step_meet_their_bars(trace):
+    """Median error of collectives within max(5 %, timestamp step and clock residual), of the step within 3.3 %."""
+    comparison = compare(replay(trace.path, fabric="dgx1-v100"), "captured")
+    frame = comparison.collectives
+    residual_ns = int(trace.read("clocks", ["residual_ns"])["residual_ns"].to_numpy().max())
+    bar = np.maximum(0.05, (1000 + residual_ns) * 1000 / frame["b_ps"])  # timestamps of 1 us
+    assert np.median(frame["a_against_b"].abs()) <= np.median(bar)
+    assert np.median(frame["a_against_b"].abs()) <= 0.10
+    assert abs(comparison.makespan_a_ps / comparison.makespan_b_ps - 1) <= 0.033
