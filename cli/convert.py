@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from ..convert.formats import find_format, titles
 from .captured import captured_command
+from .export import export_command
 
 if TYPE_CHECKING:
     from ..convert import ConversionReport
@@ -18,6 +19,7 @@ _ET = "--execution-trace"
 
 app = typer.Typer(no_args_is_help=True, help="Convert other tools' traces, and raw captures, to a trace.")
 app.command("captured")(captured_command)
+app.command("export")(export_command)
 
 
 @app.callback()
