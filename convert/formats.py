@@ -25,6 +25,7 @@ TITLES = {
     "kineto": "PyTorch profiler traces (Kineto JSON)",
     "nsys": "Nsight Systems reports (SQLite export)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
+    "flight-recorder": "PyTorch flight-recorder dumps (pickles of c10d's collectives)",
 }
 """The formats of this package, in the order in which files are tried; `a-b` is read by the module `a_b`."""
 

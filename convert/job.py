@@ -31,7 +31,7 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     _check_one_run(records)
     world_size = next((r.world_size for r in records if r.world_size), None)
     matching = match({r.rank: r.parts for r in records}, world_size)
-    clocks = align([r.rank for r in records], matching)
+    clocks = _clocks(records, matching)
     for record in records:
         record.shift(clocks[record.rank].offset_ns)
         _write_rank(writer, record, matching, clocks[record.rank])
@@ -39,6 +39,13 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     writer.notes = {"source": source, **report.as_dict()}
     del writer.notes["path"]
     return report
+
+
+def _clocks(records: Sequence[RankRecord], matching: Matching) -> dict[int, Clock]:
+    """Align clocks on the ends of collectives, unless those were noticed late."""
+    if any(record.late for record in records):
+        return {record.rank: Clock("none", 0, None, 0) for record in records}
+    return align([record.rank for record in records], matching)
 
 
 def _lend_base(records: Sequence[RankRecord]) -> None:
@@ -133,7 +140,8 @@ def _report(
     report.residual_ns = max(residuals, default=None)
     report.contradicted = +report.contradicted
     _report_matches(report, matching, ranks)
-    report.notes += [*_group_notes(matching), *_clock_notes(clocks)]
+    late = any(record.late for record in records)
+    report.notes += [*_group_notes(matching), *([] if late else _clock_notes(clocks))]
     return report
 
 

@@ -72,8 +72,8 @@ def _name_communicators(parts: Mapping[int, Sequence[Part]]) -> dict[str, dict[i
     """Group parts by communicator and rank.
 
     A process group's name is the same on all of its ranks; disjoint groups that share one are told apart by
-    their ranks. Parts that do not name their group take the one that others on their stream name; what is
-    left is numbered by first use, which all ranks of a job share.
+    their ranks. Parts that do not name their group take the one that others on their stream (on a host: on any
+    thread) name; what is left is numbered by first use, which all ranks of a job share.
     """
     named: dict[str, dict[int, list[Part]]] = defaultdict(lambda: defaultdict(list))
     rosters: dict[str, set[tuple[int, ...]]] = defaultdict(set)
@@ -85,7 +85,8 @@ def _name_communicators(parts: Mapping[int, Sequence[Part]]) -> dict[str, dict[i
         homes = _homes(own)
         order: dict[int | str | None, int] = {}
         for part in own:
-            group = part.group if part.group.name is not None else homes.get(part.group.handle, part.group)
+            stream = part.stream if part.group.handle is None else part.group.handle
+            group = part.group if part.group.name is not None else homes.get(stream, part.group)
             part.group = group
             if group.name is None:
                 name = f"unnamed {order.setdefault(group.handle, len(order))}"

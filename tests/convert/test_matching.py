@@ -146,3 +146,17 @@ def test_operations_that_do_not_synchronise_anchor_no_clock():
 )
 def test_names_of_frameworks_and_kernels_mean_the_schemas_operations(name, operation):
     assert operation_of(name) == operation
+
+
+def test_what_hosts_run_without_a_groups_name_is_of_the_only_group_that_others_name():
+    """Gloo's threads take any group's work, and some annotations are described while others are not."""
+    unnamed = Group(None, None, None, None)
+    parts = {
+        rank: [
+            part(10 * i, 10 * i + 5, group=WORLD if (i + rank) % 2 else unnamed, on_gpu=False, stream=-1)
+            for i in range(6)
+        ]
+        for rank in range(2)
+    }
+    matching = match(parts, 2)
+    assert places(matching) == {("0", i): [0, 1] for i in range(6)}
