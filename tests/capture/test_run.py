@@ -272,8 +272,10 @@ def test_kill_9_of_one_rank_loses_nothing_that_had_happened(tmp_path, capture_ru
 def test_each_restart_has_its_own_record_and_the_last_is_converted(tmp_path, capture_run):
     text = (
         "import os, sys, torch, torch.distributed as dist\n"
-        "dist.init_process_group('gloo')\n"
         "again = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
+        # With torchrun's own store a restart may find the addresses of the ranks before it, captured or not.
+        "place = 'file://' + os.path.abspath(f'rendezvous{again}')\n"
+        "dist.init_process_group('gloo', init_method=place, rank=int(os.environ['RANK']), world_size=2)\n"
         "dist.all_reduce(torch.ones(4 + 4 * again))\n"
         "sys.exit(0 if again else 1)"
     )
