@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..schemas import InputError, Results, ResultsWriter, Trace
 from ..schemas.hashing import HASH_VERSION
 from .changes import load_changes
@@ -226,7 +228,8 @@ def _replay(
 def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Arguments) -> dict[str, Any]:
     """Return a run's summary: what was asked, what came out, what was extrapolated.
 
-    `captured_ps` is what the captured ranks took; null where the GPUs are others. `causality_violations`: waits of
+    `gpus_a_box`: of a full box; null where boxes differ. `captured_ps` is what the captured ranks took; null where
+    the GPUs are others. `causality_violations`: waits of
     mode `timed` that the capture ended before their simulated arrival; null in other modes or without records.
     """
     program = lowered.program
@@ -238,6 +241,7 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
         "captured_ranks": lowered.captured_ranks,
         "backends": sorted(set(trace.read("ranks", ["backend"])["backend"].to_pylist())),
         "fabric": outcome.fabric.name,
+        "gpus_a_box": _gpus_a_box(outcome.fabric),
         "mode": lowered.mode,
         "law": lowered.law,
         "wait": wait_text(outcome.wait),
@@ -256,6 +260,12 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
         "extrapolated": list(lowered.notes),
         "stalled": [],
     }
+
+
+def _gpus_a_box(fabric: Fabric) -> int | None:
+    """Return how many GPUs a full box has; None where boxes differ."""
+    sizes = np.bincount(fabric.box)
+    return int(sizes[0]) if (sizes[:-1] == sizes[0]).all() and sizes[-1] <= sizes[0] else None
 
 
 def _captured_ps(lowered: Lowered) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from .text import size_text, time_text
 
 _FIRST = ("fabric", "mode", "wait", "engine", "law", "captured")  # shown first, where they are there
-_APART = {"extrapolated", "flag_reads", "gpus", "makespan_ps"}  # said elsewhere
+_APART = {"extrapolated", "flag_reads", "gpus", "gpus_a_box", "makespan_ps"}  # said elsewhere
 _MOST = 18
 _NO_RATES = ("virtual", "timesliced", "host")  # backends that are no truth for rates and delays
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ..schemas import Results
 from .collectives import collectives, replayed
+from .fabric import fabric
 from .facts import facts, warnings
 from .flags import NOBODY, Flags, by_flag, cause, flags
 from .gpus import gpus
@@ -29,13 +30,15 @@ def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tu
     """Return the head and the views of a run; `path` is its critical path, where it is known."""
     table = results.read("gpus")
     makespan = int(table["end_ps"].to_numpy().max(initial=0))
-    found = _flags(results)
+    found, link_table = _flags(results), results.read("links")
+    box_gpus = int(results.summary.get("gpus_a_box") or 1)
     views = [
         critical_path(path) if path else None,
         _gpus(table, makespan, found),
         flags(found, _FLAGS_NOTE) if found else None,
-        links(results.read("links"), results.read("link_use"), makespan),
-        _traffic(results, table.num_rows),
+        fabric(link_table, makespan, box_gpus),
+        links(link_table, results.read("link_use"), makespan),
+        _traffic(results, table.num_rows, box_gpus),
         collectives(replayed(results.read("collectives"))),
     ]
     return _head(results, table, makespan), [view for view in views if view]
@@ -69,12 +72,12 @@ def _gpus(table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None
     return gpus(rank, compute, exposed, makespan_ps, more, why)
 
 
-def _traffic(results: Results, size: int) -> View | None:
+def _traffic(results: Results, size: int, box_gpus: int) -> View | None:
     if "messages" not in results.tables():
         return None
     table = results.read("messages", ["source_rank", "destination_rank", "size_bytes"])
     source, destination, size_bytes = (column.to_numpy() for column in table.columns)
-    return traffic(source, destination, size_bytes, size)
+    return traffic(source, destination, size_bytes, size, box_gpus)
 
 
 def _head(results: Results, table: pa.Table, makespan_ps: int) -> Head:

@@ -64,9 +64,9 @@ def short(name: str, length: int = _LABEL) -> str:
     return f"{name[: length - tail - 1]}…{name[-tail:]}"
 
 
-def label(name: str) -> str:
+def label(name: str, length: int = _LABEL) -> str:
     """Return a name for a chart's axis: short, and free of the HTML subset that the plotting library renders."""
-    return _plain(short(name))
+    return _plain(short(name, length))
 
 
 def hover(name: str) -> str:

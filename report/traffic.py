@@ -11,16 +11,18 @@ from .view import ROWS, Chart, Column, Table, View, left_out
 Ints = npt.NDArray[np.int64]
 MOST = 256  # GPUs of a matrix that shows each one
 _GROUPS = 128  # groups at most, where it does not
-_BOX = 8  # GPUs of the smallest group: those of the usual box
+_BOX = 8  # GPUs of the smallest group, where the boxes are not known: those of the usual box
 
 
-def matrix(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> tuple[Ints, int]:
+def matrix(
+    source: Ints, destination: Ints, size_bytes: Ints, gpus: int, box_gpus: int = 1
+) -> tuple[Ints, int]:
     """Return the (G, G) bytes from row to column, and how many neighbouring GPUs make a row.
 
     Writes to the own GPU, and to and from switches (numbered behind the GPUs), are left out. A row is one GPU up to
-    MOST of them, else a group of 8, 16, 32, ....
+    MOST of them, else a box of `box_gpus` (1: not known, taken as 8), or 2, 4, 8, ... boxes.
     """
-    group = 1 if gpus <= MOST else _BOX
+    group = 1 if gpus <= MOST else box_gpus if box_gpus > 1 else _BOX
     while -(-gpus // group) > (MOST if group == 1 else _GROUPS):
         group *= 2
     rows = -(-gpus // group)
@@ -31,13 +33,13 @@ def matrix(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> tupl
     return sums.reshape(rows, rows), group
 
 
-def traffic(source: Ints, destination: Ints, size_bytes: Ints, gpus: int) -> View | None:
+def traffic(source: Ints, destination: Ints, size_bytes: Ints, gpus: int, box_gpus: int = 1) -> View | None:
     """Return the traffic matrix of writes; None where nothing went from one GPU to another."""
-    sums, group = matrix(source, destination, size_bytes, gpus)
+    sums, group = matrix(source, destination, size_bytes, gpus, box_gpus)
     if not sums.any():
         return None
     names = [_name(row, group, gpus) for row in range(len(sums))]
-    what = "GPU" if group == 1 else f"group of {group} GPUs"
+    what = "GPU" if group == 1 else f"{'box' if group == box_gpus else 'group'} of {group} GPUs"
     note = "Payload, without headers; a row sends, a column receives."
     if (np.maximum(source, destination) >= gpus).any():
         note += " What goes to and from switches that reduce is left out."
@@ -79,7 +81,7 @@ def _sentence(sums: Ints, names: list[str], what: str) -> str:
 
 
 def _plural(what: str) -> str:
-    return "GPUs" if what == "GPU" else what.replace("group", "groups", 1)
+    return "GPUs" if what == "GPU" else what.replace("group", "groups", 1).replace("box", "boxes", 1)
 
 
 def _chart(sums: Ints, names: list[str], group: int) -> Chart:

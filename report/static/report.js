@@ -153,13 +153,34 @@
     holder.addEventListener("toggle", () => fill(holder, views[view].tables[at]), { once: true });
   }
 
+  const later = () => new Promise((next) => setTimeout(next, 0));
+
+  // The text is shown first: the plotting library, by far the largest part of the page, is run after the first paint.
+  async function library() {
+    await new Promise((next) => requestAnimationFrame(() => setTimeout(next, 0)));
+    const script = make("script", document.getElementById("plotly").textContent);
+    document.body.append(script);
+  }
+
+  // Charts are drawn one by one, those in view first; the page answers between two of them.
   async function start() {
     label();
-    for (const element of document.querySelectorAll("[data-chart]")) {
+    const waiting = [...document.querySelectorAll("[data-chart]")];
+    const seen = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const at = isIntersecting ? waiting.indexOf(target) : -1;
+        if (at >= 0) waiting.unshift(...waiting.splice(at, 1));
+      }
+    });
+    waiting.forEach((element) => seen.observe(element));
+    await library();
+    while (waiting.length) {
+      const element = waiting.shift();
       const [view, at] = element.dataset.chart.split(" ").map(Number);
       await draw(element, views[view].charts[at]);
-      await new Promise((next) => setTimeout(next, 0));   // let the page answer between two charts
+      await later();
     }
+    seen.disconnect();
     root.dataset.ready = "yes";
   }
   start();

@@ -67,6 +67,8 @@ def test_the_charts_are_valid_plotly(tmp_path, program):
     def colored(value):
         if isinstance(value, dict):
             return {k: "Blues" if k == "colorscale" else colored(v) for k, v in value.items()}
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return [colored(each) for each in value]
         return "#123456" if isinstance(value, str) and value.startswith("@") else value
 
     charts = [chart for view in held(file)[1] for chart in view["charts"]]
@@ -85,7 +87,7 @@ def test_what_was_extrapolated_and_what_the_capture_cannot_tell_is_said(tmp_path
 def test_a_run_without_messages_gives_the_other_views(tmp_path):
     run = saved(ring(4, 3), star(4), tmp_path / "run", record="none")
     text, _ = held(report(run, tmp_path / "r.html"))
-    assert re.findall(r'<section id="(\w+)"', text) == ["gpus", "links", "collectives"]
+    assert re.findall(r'<section id="(\w+)"', text) == ["gpus", "fabric", "links", "collectives"]
 
 
 def test_the_flag_waited_for_longest_and_who_raised_it(tmp_path):
