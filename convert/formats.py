@@ -24,6 +24,7 @@ HEAD_BYTES = 1 << 16
 TITLES = {
     "kineto": "PyTorch profiler traces (Kineto JSON)",
     "nsys": "Nsight Systems reports (SQLite export)",
+    "rocpd": "rocprofv3 databases (rocpd)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
     "flight-recorder": "PyTorch flight-recorder dumps (pickles of c10d's collectives)",
 }

@@ -36,7 +36,7 @@ class Place:
     """A process on a GPU.
 
     `source` says where in the file it is, `process` who it is there, `device` how it calls its GPU, `gpu` how its
-    host does (None: the file does not say); `rank` and `world_size` are None where the file does not tell.
+    host does, `init_ns` when the process began; what the file does not tell is None.
     """
 
     path: Path
@@ -48,17 +48,22 @@ class Place:
     gpu: int | None = None
     rank: int | None = None
     world_size: int | None = None
+    init_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One rank to read: where it is, (GPU, rank) of those that it may copy to, and the job's groups."""
+    """One rank to read: where it is, (GPU, rank) of those that it may copy to, and the job's groups.
+
+    `base_ns` is what all of its host's times are to be added to.
+    """
 
     place: Place
     rank: int
     peers: tuple[tuple[int, int], ...] = ()
     groups: tuple[Group, ...] = ()
     notes: tuple[str, ...] = ()
+    base_ns: int = 0
 
 
 def number(places: Sequence[Place]) -> list[Task]:
@@ -140,7 +145,7 @@ class Rows:
 
 
 def _odd_device(device: Ints) -> npt.NDArray[np.bool_]:
-    return np.logical_and(device != NULL, np.logical_or(device < 0, device >= _DEVICES))
+    return np.asarray((device != NULL) & ((device < 0) | (device >= _DEVICES)), bool)
 
 
 def dictionary(words: Sequence[str], places: Ints) -> pa.DictionaryArray:

@@ -1,0 +1,108 @@
+"""What rocprofv3's two formats share: names of copies and calls, RCCL's calls, and hosts whose clocks differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .events import is_call
+from .nccl_calls import DTYPES, Call, operation_of_call
+from .profile import Task
+
+RANK_VARIABLES = {
+    "RANK": "WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
+    "PMI_RANK": "PMI_SIZE",
+    "SLURM_PROCID": "SLURM_NTASKS",
+}
+"""Environment variables in which torchrun, Open MPI, MPICH and Slurm tell a process its rank and the job's size."""
+NOTE = "what kernels store into peers' memory is no event for rocprofv3: such writes are not in the trace"
+_COPIES = {
+    "MEMORY_COPY_HOST_TO_HOST": "Memcpy HtoH (Host -> Host)",
+    "MEMORY_COPY_HOST_TO_DEVICE": "Memcpy HtoD (Host -> Device)",
+    "MEMORY_COPY_DEVICE_TO_HOST": "Memcpy DtoH (Device -> Host)",
+    "MEMORY_COPY_DEVICE_TO_DEVICE": "Memcpy DtoD (Device -> Device)",
+}
+"""rocprofiler_memory_copy_operation_t (fwd.h of rocprofiler-sdk), named as PyTorch's profiler names copies."""
+
+
+def copy_name(operation: str) -> str:
+    """Return a copy's name; older files leave out the first words of its kind."""
+    return _COPIES.get(f"MEMORY_COPY_{operation.removeprefix('MEMORY_COPY_')}", "Memcpy unknown")
+
+
+def is_hip_call(name: str) -> bool:
+    """Whether a call of HIP launches or waits."""
+    return name.startswith(("hip", "__hip")) and is_call(name)
+
+
+def rccl_call(
+    name: str, tid: int, start_ns: int, end_ns: int, correlation: int, arguments: Mapping[str, str]
+) -> Call | None:
+    """Return a call of RCCL that moves data or groups such; `arguments` are its own, by name, as text."""
+    operation = operation_of_call(name)
+    if operation is None:
+        return None
+    dtype, element_bytes = _dtype(arguments.get("datatype", arguments.get("sendtype", "")))
+    count = next(
+        (
+            n
+            for key in ("count", "sendcount", "recvcount")
+            if (n := number_in(arguments.get(key))) is not None
+        ),
+        None,
+    )
+    peer = number_in(arguments.get("peer", arguments.get("root")))
+    communicator = arguments.get("comm")
+    return Call(
+        operation, tid, start_ns, end_ns, correlation,
+        count_bytes=count * element_bytes if count is not None and element_bytes else None,
+        dtype=dtype,
+        peer=peer,
+        handle=f"communicator {communicator}" if communicator else None,
+    )  # fmt: skip
+
+
+def number_in(value: Any) -> int | None:
+    """Return a number given as such or as text; None for anything else, negative or beyond 62 bits."""
+    try:
+        number = int(value, 0) if isinstance(value, str) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1 << 62 else None
+
+
+def _dtype(text: str) -> tuple[str | None, int | None]:
+    """Return name and bytes of ncclDataType_t, which is written as its number or its name."""
+    value = number_in(text)
+    if value is not None:
+        return DTYPES[value] if value < len(DTYPES) else (None, None)
+    word = text.removeprefix("nccl").lower()
+    return next((found for found in DTYPES if found[0] == word), (None, None))
+
+
+def rank_in_environment(environment: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return rank and world size as the launcher told the process; None where it did not."""
+    for rank_name, size_name in RANK_VARIABLES.items():
+        rank, size = number_in(environment.get(rank_name)), number_in(environment.get(size_name))
+        if rank is not None and size is not None and rank < size < 1 << 24:
+            return rank, size
+    return None, None
+
+
+def finished(tasks: Sequence[Task]) -> list[Task]:
+    """Return tasks with what holds for all of rocprofv3's files.
+
+    Times count from each host's boot. Where there are several hosts they are made to count from the start of the
+    host's first process, which brings them close enough for collectives to align them.
+    """
+    first, *rest = tasks
+    tasks = [replace(first, notes=(*first.notes, NOTE)), *rest]
+    hosts = {task.place.host for task in tasks}
+    begun = {h: [t.place.init_ns for t in tasks if t.place.host == h and t.place.init_ns] for h in hosts}
+    if len(hosts) < 2 or not all(begun.values()):
+        return tasks
+    note = (
+        "the hosts' clocks count from their boots: each host's times are taken from its first process's start"
+    )
+    tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
+    return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
