@@ -36,16 +36,12 @@ def interval_command(
     found = spread(lowered.program, built, seeds)
     low, high = found.interval(percent)
     names = ["step", *(f"{c.operation} {c.sequence}" for c in lowered.program.collectives)]
-    rows = [
-        {"what": n, "low_ps": int(a), "high_ps": int(b)} for n, a, b in zip(names, low, high, strict=True)
-    ]
+    ends = [(n, int(a), int(b)) for n, a, b in zip(names, low, high, strict=True)]
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"seeds": seeds, "percent": percent, "drawn": found.drawn, "intervals": rows}, indent=1
-            )
-        )
+        rows = [{"what": name, "low_ps": a, "high_ps": b} for name, a, b in ends]
+        made = {"seeds": seeds, "percent": percent, "drawn": found.drawn, "intervals": rows}
+        typer.echo(json.dumps(made, indent=1))
         return
     typer.echo(f"{seeds} seeds, {found.drawn:,} gaps drawn; {percent:g} % lie between")
-    for row in rows:
-        typer.echo(f"  {row['what']}: {us(row['low_ps'])} to {us(row['high_ps'])} us")
+    for name, a, b in ends:
+        typer.echo(f"  {name}: {us(a)} to {us(b)} us")

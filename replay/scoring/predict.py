@@ -1,6 +1,6 @@
 """Replay one case: a program of its operation, run by the ordinary engine on its fabric."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .launch import iteration_us
 
 SEGMENTS = 2**18
 """Segments in a run, at most about: larger messages move in larger segments, so that a row takes seconds."""
+CHUNKS = 4096
+"""Chunks of a pipeline, at most: larger buffers move in larger ones. Fills of pipelines grow by under a percent."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def _program(case: Case, fabric: Fabric) -> tuple[Builder, Tuning]:
         operation = _operation(case)
         how = tuning(fabric, operation, members, case.algorithm or None, case.method.protocol or None,
                      case.method.channels or None)  # fmt: skip
+        how = replace(how, chunk_bytes=max(how.chunk_bytes, -(-case.size_bytes // CHUNKS)))
         hows.append(how)
         calls = expand(builder, fabric, members, operation, how, f"group {first}").calls
         for member, made in zip(members, calls, strict=True):
