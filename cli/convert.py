@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ..convert.auto import Recognised
 
 _ET = "--execution-trace"
+
+
+class _Where(NamedTuple):
+    """Where ranks are read."""
+
+    jobs: int | None
+    cluster: str | None
+
 
 app = typer.Typer(no_args_is_help=True, help="Convert other tools' traces, and raw captures, to a trace.")
 app.command("captured")(captured_command)
@@ -44,6 +52,13 @@ class _Greedy(TyperCommand):
 
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Trace folder to write.")]
+_Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ranks read at once on this machine; default: a core each, where that pays."),
+]
+_Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, to read ranks on its workers.")
+]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -53,6 +68,8 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but e
 def auto(
     paths: Annotated[list[Path], typer.Argument(help="Files of any known format, or folders of them.")],
     output: _Output,
+    jobs: _Jobs = None,
+    cluster: _Cluster = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
     quiet: _Quiet = False,
@@ -66,7 +83,9 @@ def auto(
             typer.echo("\n".join(found.lines()))
 
     with progress(enabled=not quiet) as show:
-        report = convert_auto(paths, output, overwrite=overwrite, progress=show, tell=tell)
+        report = convert_auto(
+            paths, output, overwrite=overwrite, progress=show, tell=tell, jobs=jobs, cluster=cluster
+        )
     _print(report, as_json, quiet)
 
 
@@ -80,12 +99,15 @@ def kineto(
         list[Path] | None,
         typer.Option(_ET, help="ExecutionTrace files, or a folder of them, after the traces."),
     ] = None,
+    jobs: _Jobs = None,
+    cluster: _Cluster = None,
     overwrite: _Overwrite = False,
     as_json: _Json = False,
     quiet: _Quiet = False,
 ) -> None:
     """Convert PyTorch profiler traces (Kineto JSON), one file a rank."""
-    _convert("kineto", traces, output, execution_trace or [], overwrite, as_json, quiet)
+    at = _Where(jobs, cluster)
+    _convert("kineto", traces, output, execution_trace or [], at, overwrite, as_json, quiet)
 
 
 def _register(name: str, title: str) -> None:
@@ -95,11 +117,13 @@ def _register(name: str, title: str) -> None:
     def command(
         paths: Annotated[list[Path], typer.Argument(help="Files, or folders of them.")],
         output: _Output,
+        jobs: _Jobs = None,
+        cluster: _Cluster = None,
         overwrite: _Overwrite = False,
         as_json: _Json = False,
         quiet: _Quiet = False,
     ) -> None:
-        _convert(name, paths, output, [], overwrite, as_json, quiet)
+        _convert(name, paths, output, [], _Where(jobs, cluster), overwrite, as_json, quiet)
 
 
 for _name, _title in titles().items():
@@ -112,6 +136,7 @@ def _convert(
     paths: list[Path],
     output: Path,
     companions: list[Path],
+    where: _Where,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -121,7 +146,16 @@ def _convert(
 
     kind = find_format(name)
     with progress(enabled=not quiet) as show:
-        report = convert(kind, paths, output, companions=companions, overwrite=overwrite, progress=show)
+        report = convert(
+            kind,
+            paths,
+            output,
+            companions=companions,
+            overwrite=overwrite,
+            progress=show,
+            jobs=where.jobs,
+            cluster=where.cluster,
+        )
     _print(report, as_json, quiet)
 
 

@@ -8,9 +8,10 @@ from ..schemas import Trace
 from ..schemas.errors import InputError, UsageError
 from .captured import MANIFEST as CAPTURE
 from .captured import captured
-from .conversion import Progress, convert
+from .conversion import convert
 from .execution_trace import recognise as is_execution_trace
 from .formats import Format, Head, find_format, read_head, titles
+from .reading import Progress
 from .report import ConversionReport
 
 _EXECUTION_TRACE = "execution-trace"
@@ -73,10 +74,13 @@ def auto(
     overwrite: bool = False,
     progress: Progress | None = None,
     tell: Callable[[Recognised], None] | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
 ) -> ConversionReport:
     """Recognise `paths` and convert them into the trace folder `output`.
 
-    `tell` is called with what was recognised before anything is converted. Raises InputError where nothing is
+    `tell` is called with what was recognised before anything is converted; `jobs` and `cluster` are as for
+    `convert`. Raises InputError where nothing is
     recognised, UsageError where the files are of several formats.
     """
     found = recognise(paths)
@@ -98,7 +102,16 @@ def auto(
     ((name, files),) = found.files.items()
     kind = find_format(name)
     companions = found.companions.get(kind.companion or "", [])
-    return convert(kind, files, output, companions=companions, overwrite=overwrite, progress=progress)
+    return convert(
+        kind,
+        files,
+        output,
+        companions=companions,
+        overwrite=overwrite,
+        progress=progress,
+        jobs=jobs,
+        cluster=cluster,
+    )
 
 
 def _captured(folder: Path, output: str | Path, overwrite: bool) -> ConversionReport:

@@ -1,15 +1,14 @@
 """Files of one format -> a trace: planned, read task by task, written as one job."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
-from ..schemas import TraceWriter
+from ..schemas import TraceWriter, UsageError
 from .formats import Format
 from .job import write_job
-from .rank import RankRecord
+from .reading import Progress, read_tasks, reading_folder
 from .report import ConversionReport
-
-Progress = Callable[[str, int, int], None]
 
 
 def convert(
@@ -20,21 +19,35 @@ def convert(
     companions: Iterable[str | Path] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
 ) -> ConversionReport:
     """Convert `paths`, files or folders of format `kind`, into the trace folder `output`.
 
-    `companions` are files of the format's companion. `progress` is called with (what, done, total). Raises
-    UsageError for arguments that make no sense, InputError for files that cannot be one job's; nothing is then left
-    under `output`.
+    `companions` are files of the format's companion. `progress` is called with (what, done, total). Several
+    ranks are read in `jobs` processes (default: one a core where the files are large), or on the Dask cluster whose
+    scheduler is at `cluster`; its workers must see the files and `output` under the same paths.
+
+    Raises UsageError for arguments that make no sense, InputError for files that cannot be one job's; nothing
+    is then left under `output`. A run that was killed leaves nothing there either, and the same call goes on
+    with the ranks that it had read.
     """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs}: give at least 1")
+    show = progress or _silent
     tasks = kind.plan([Path(p) for p in paths], [Path(p) for p in companions])
-    with TraceWriter(output, overwrite=overwrite) as writer:
-        records: list[RankRecord] = []
-        for done, task in enumerate(tasks):
-            if progress:
-                progress(f"reading {kind.name}", done, len(tasks))
-            records += kind.read(task, len(tasks) == 1)
+    single = len(tasks) == 1 and cluster is None
+    writer = TraceWriter(output, overwrite=overwrite)
+    with nullcontext() if single else reading_folder(Path(output)) as folder, writer:
+        if folder is None:
+            show(f"reading {kind.name}", 0, 1)
+            records = list(kind.read(tasks[0], True))
+        else:
+            records = read_tasks(kind, tasks, folder, show, jobs=jobs, cluster=cluster)
         report = write_job(writer, records, kind.name)
-    if progress:
-        progress("done", len(tasks), len(tasks))
+    show("done", len(tasks), len(tasks))
     return report
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""

@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from ..schemas.errors import InputError
 from .collectives import Group, HostRecords, Part, find_parts
-from .conversion import Progress, convert
+from .conversion import convert
 from .dependencies import find_edges
 from .events import SCHEMA, Events, read_events
 from .execution_trace import ExecutionTrace, read_execution_trace
 from .formats import Format, Head
 from .hardware import rank_columns
 from .rank import RankRecord
+from .reading import Progress
 from .report import ConversionReport
 from .sources import Source, find_sources, rank_in_name
 from .work import build_work, span_columns

@@ -1,5 +1,7 @@
 """A folder that appears under its name only when it is whole, with a manifest that says what it is."""
 
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -15,8 +17,9 @@ class FolderWriter:
     """Build a folder beside its final place; a context manager.
 
     On a clean exit the folder appears under `path`; on an exception nothing does. An existing folder of the
-    same kind is replaced only with `overwrite`; anything else that bears the name is left alone. Raises
-    UsageError where `path` is taken.
+    same kind is replaced only with `overwrite`; anything else that bears the name is left alone. What a killed
+    process left beside it is removed, or put back where that was about to replace it. Raises UsageError where
+    `path` is taken.
     """
 
     kind: ClassVar[str]
@@ -25,6 +28,8 @@ class FolderWriter:
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
+        self._lock: int | None = None
+        self._clear_dead()
         if self.path.exists() and not overwrite:
             raise UsageError(f"{self.path} exists; remove it, choose another -o, or pass --overwrite")
         if self.path.exists() and not (self.path / self.manifest_name).is_file():
@@ -41,6 +46,7 @@ class FolderWriter:
     def __enter__(self) -> Self:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
+        self._lock = _locked(self.partial)
         return self
 
     def __exit__(
@@ -54,6 +60,17 @@ class FolderWriter:
                 self._publish()
         finally:
             shutil.rmtree(self.partial, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+
+    def _clear_dead(self) -> None:
+        """Remove what writers of this path left that were killed; the folder of a living one is locked."""
+        for left in sorted(self.path.parent.glob(f".{glob.escape(self.path.name)}.partial.*")):
+            if left.suffix == ".old" and not self.path.exists():
+                left.rename(self.path)
+            elif (lock := _locked(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
 
     def _publish(self) -> None:
         """Rename into place; what is replaced moves aside first, so that neither is ever half there."""
@@ -62,6 +79,20 @@ class FolderWriter:
             self.path.rename(old)
         self.partial.rename(self.path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock `folder` until the descriptor is closed or the process ends; None where another holds it."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...schemas import UsageError
-from ..sweeping.executors import process_pool
+from ...schemas.executors import process_pool
 from .case import Case, case_of
 from .measurements import RESULTS, Measurement, read_measurements
 from .predict import Prediction, predict

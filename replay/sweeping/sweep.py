@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from ...schemas import UsageError
+from ...schemas.executors import dask_cluster, process_pool
 from ...schemas.folder import write_json
 from ...schemas.store import generator
-from .executors import dask_cluster, process_pool
-from .point import is_done, run_point
+from ...schemas.submit import run_points, told
+from .point import Point, is_done, run_point
 from .study import Study, read_study
-from .submit import run_points
 from .table import replace_file, results_table, write_table
 
 Progress = Callable[[str, int, int], None]
@@ -101,10 +101,10 @@ def _run(
     kept, total, errors = len(done), len(study.points), {}
     progress("points", kept, total)
 
-    def ended(point: Any, error: str | None) -> None:
+    def ended(point: Point, error: BaseException | None) -> None:
         done.add(point.id)
         if error is not None:
-            errors[point.id] = error
+            errors[point.id] = told(error)
         progress("points", len(done), total)
 
     missing = [point for point in study.points if point.id not in done]

@@ -275,8 +275,8 @@ DYING = """
 import json, os, signal
 from functools import partial
 from types import SimpleNamespace
-from eidola.replay.sweeping.executors import process_pool
-from eidola.replay.sweeping.submit import run_points
+from eidola.schemas.executors import process_pool
+from eidola.schemas.submit import run_points, told
 
 def task(point):
     if point.id == "killer":
@@ -286,8 +286,10 @@ def task(point):
 
 if __name__ == "__main__":
     ended = []
+    def end(point, error):
+        ended.append((point.id, error and told(error)))
     points = [SimpleNamespace(id=name) for name in ("a", "killer", "b", "bug", "c", "d")]
-    run_points(points, task, partial(process_pool, 2), 2, lambda point, error: ended.append((point.id, error)))
+    run_points(points, task, partial(process_pool, 2), 2, end)
     print(json.dumps(ended))
 """
 

@@ -1,24 +1,36 @@
-"""Submit points to an executor until each has ended, through workers that die."""
+"""Submit independent tasks to an executor until each has ended, through workers that die."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
+from typing import Protocol, TypeVar
 
-from .point import Point
+from .errors import MissingError
 
 ATTEMPTS = 3
+
+
+class Identified(Protocol):
+    """What a task is about; `id` tells it from the others."""
+
+    @property
+    def id(self) -> str:
+        """Return what no other of the same run has."""
+
+
+Point = TypeVar("Point", bound=Identified)
 Task = Callable[[Point], None]
-Ended = Callable[[Point, str | None], None]
+Ended = Callable[[Point, BaseException | None], None]
 
 
 def run_points(
     points: Iterable[Point],
-    task: Task,
+    task: Task[Point],
     open_executor: Callable[[], AbstractContextManager[Executor]],
     room: int,
-    ended: Ended,
+    ended: Ended[Point],
 ) -> None:
     """Run `task` on each point, at most `room` at once, and call `ended` with each point and its error, or None.
 
@@ -33,11 +45,19 @@ def run_points(
                 if deaths[point.id] < ATTEMPTS:
                     waiting.append(point)
                 else:
-                    ended(point, f"its worker died {ATTEMPTS} times ({error}); is there enough memory?")
+                    ended(
+                        point,
+                        MissingError(f"its worker died {ATTEMPTS} times ({error}); is there enough memory?"),
+                    )
 
 
 def _until_broken(
-    executor: Executor, waiting: deque[Point], deaths: Counter[str], task: Task, room: int, ended: Ended
+    executor: Executor,
+    waiting: deque[Point],
+    deaths: Counter[str],
+    task: Task[Point],
+    room: int,
+    ended: Ended[Point],
 ) -> list[tuple[Point, BaseException]]:
     """Work off `waiting`; return what was running when the executor broke, if it did."""
     running: dict[Future[None], Point] = {}
@@ -53,11 +73,11 @@ def _until_broken(
         if isinstance(error, BrokenExecutor):
             lost.append((point, error))  # and so will be all that are running
         else:
-            ended(point, None if error is None else _text(error))
+            ended(point, error)
     return lost
 
 
-def _submit(executor: Executor, task: Task, point: Point) -> Future[None]:
+def _submit(executor: Executor, task: Task[Point], point: Point) -> Future[None]:
     """Submit; an executor that broke while idle, or a cluster that went away, gives a future that says so."""
     try:
         return executor.submit(task, point)
@@ -71,9 +91,9 @@ def _error(future: Future[None]) -> BaseException | None:
     try:
         return future.exception()
     except CancelledError:
-        return CancelledError("the cluster gave the point up; sweep again")
+        return CancelledError("the cluster gave it up; run the command again")
 
 
-def _text(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Return an error in one paragraph, with its kind."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""Where points run: a pool of processes, or a Dask cluster; both are executors of `concurrent.futures`."""
+"""Where independent tasks run: a pool of processes, or a Dask cluster; both are `concurrent.futures` executors."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
-from ...schemas import MissingError, UsageError
+from .errors import MissingError, UsageError
 
 _CONNECT_S = 10
 
@@ -55,7 +55,7 @@ def dask_cluster(address: str) -> Iterator[Executor]:
             "address that it prints, such as tcp://host:8786"
         ) from error
     with client:
-        # Not pure: Dask would take a point that another sweep submitted, or that failed before, for this one.
+        # Not pure: Dask would take a task that another run submitted, or that failed before, for this one.
         executor = client.get_executor(pure=False)
         try:
             yield executor
