@@ -1,0 +1,174 @@
+"""A trace or a run -> a GOAL schedule: what LogGOPSim and ATLAHS simulate.
+
+The language is what LogGOPSim's src/LogGOPSim/txt2bin.re (commit d5bb14a8) scans: `num_ranks N`, then `rank R
+{`, one of `LABEL: calc NS cpu C`, `LABEL: send BYTESb to R tag T cpu C`, `LABEL: recv BYTESb from R tag T cpu C`,
+`LABEL requires LABEL` (has ended) or `LABEL irequires LABEL` (has begun) a line, and `}`. A receive takes the
+message whose source and tag are its own (doc/README-mpi-matching), so every message of two ranks has a tag of
+its own.
+
+Of a trace, collectives become the messages of `expansion`; one that not every rank of its group took part in keeps
+its captured time. Of a run, every message that replay simulated is one, with the algorithm that replay ran.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from ...schemas import Trace
+from ...schemas.errors import InputError
+from .expansion import Collective
+from .goal_run import write_run
+from .job import Job, read_job
+from .registry import Export, Progress, Source
+from .report import ExportReport
+from .schedule import Operation, Schedule, read_schedule
+
+_CPUS = 256  # an operation's cpu is a byte
+_TAGS = 1 << 32
+
+
+def write(source: Source, path: Path, report: ExportReport, progress: Progress) -> None:
+    """Write the schedule of `source` to the file `path`."""
+    with path.open("w", encoding="ascii") as file:
+        if isinstance(source, Trace):
+            _write_trace(source, file, report, progress)
+        else:
+            write_run(source, file, report, progress)
+
+
+EXPORT = Export(write, runs=True)
+
+
+def _write_trace(trace: Trace, file: TextIO, report: ExportReport, progress: Progress) -> None:
+    job = read_job(trace, progress)
+    tags = Tags(job)
+    file.write(f"num_ranks {job.world_size}\n")
+    for rank in range(job.world_size):
+        progress("writing ranks", rank, job.world_size)
+        file.write(f"\nrank {rank} {{\n")
+        _Rank(job, tags, read_schedule(job, rank), file, report).write()
+        file.write("}\n")
+    absent = job.world_size - len(job.ranks)
+    if absent:
+        report.lost.append(f"{absent} ranks that the trace does not hold compute nothing")
+    if kept := tags.kept:
+        report.lost.append(
+            f"{kept} operations that lack ranks or sizes have their captured time and send nothing"
+        )
+    report.lost.append(
+        "names, channels, algorithms other than rings, chains and pairs, and reduction's own time"
+    )
+
+
+class Tags:
+    """Tags of all messages: operation by operation, then pair by pair; then writes, by their number."""
+
+    def __init__(self, job: Job) -> None:
+        self.first: dict[tuple[str, int], int] = {}
+        self.collectives: dict[tuple[str, int], Collective] = {}
+        self.kept = 0
+        count = 0
+        for key, parts in sorted(job.operations.items(), key=lambda item: item[0]):
+            group = job.groups.get(key[0])
+            if group is None or not group.whole or len(parts) < group.size:
+                self.kept += 1
+                continue
+            rows = [parts[group.ranks[place]] for place in range(group.size)]
+            collective = Collective(rows[0]["operation"], rows)
+            if not collective.known:
+                self.kept += 1
+                continue
+            self.first[key], self.collectives[key] = count, collective
+            count += collective.tags
+        pairs = [key for key, sides in sorted(job.pairs.items()) if len(sides) == 2]
+        self.kept += len(job.pairs) - len(pairs)
+        self.pairs = {key: count + i for i, key in enumerate(pairs)}
+        self.writes = count + len(pairs)
+        rows_of_writes = max((int(rows[1].max()) + 1 for rows in job.incoming.values()), default=0)
+        if self.writes + rows_of_writes > _TAGS:
+            raise InputError(
+                f"{job.trace.path} has more messages than GOAL has tags; export fewer ranks or steps"
+            )
+
+
+class _Rank:
+    """One rank's block."""
+
+    def __init__(self, job: Job, tags: Tags, schedule: Schedule, file: TextIO, report: ExportReport) -> None:
+        self.job, self.tags, self.schedule, self.file, self.report = job, tags, schedule, file, report
+        self.incoming = len(schedule.lanes) % _CPUS
+
+    def write(self) -> None:
+        """Write the operations in order, each behind what it requires."""
+        if not self.schedule.operations:
+            self.file.write("o0: calc 0\n")
+        for operation in self.schedule.operations:
+            cpu = operation.lane % _CPUS if operation.lane >= 0 else self.incoming
+            label = f"o{operation.number}"
+            entry = self._enter(operation, label, cpu)
+            if operation.kind in ("send", "recv"):
+                self._message(operation, label, cpu)
+            elif operation.row is not None and (key := _key(operation)) in self.tags.collectives:
+                self._collective(operation, key, label, cpu, entry)
+                continue
+            else:
+                self._line(f"{label}: calc {operation.own_ns} cpu {cpu}", "calcs")
+            self._requires(label, entry)
+            if operation.begun and not operation.gap_ns:
+                self.file.write(f"{label} irequires o{operation.begun.number}\n")
+
+    def _enter(self, operation: Operation, label: str, cpu: int) -> list[str]:
+        """Write the gap before an operation, if any; return the labels that the operation requires."""
+        before = [f"o{o.number}" for o in operation.after]
+        if not operation.gap_ns:
+            return before
+        gap = f"g{operation.number}"
+        self._line(f"{gap}: calc {operation.gap_ns} cpu {cpu}", "gaps")
+        self._requires(gap, before)
+        if operation.begun:
+            self.file.write(f"{gap} irequires o{operation.begun.number}\n")
+        return [gap]
+
+    def _message(self, operation: Operation, label: str, cpu: int) -> None:
+        if operation.write:
+            tag = self.tags.writes + operation.write[1]
+        else:
+            key = self.job.pair(self.schedule.rank, operation.row or {})
+            tag = self.tags.pairs[key] if key else 0
+        self._side(label, operation.kind == "send", operation.size_bytes, operation.peer, tag, cpu)
+
+    def _side(self, label: str, sends: bool, size: int, peer: int, tag: int, cpu: int) -> None:
+        verb, word = ("send", "to") if sends else ("recv", "from")
+        # LogGOPSim takes (bytes - 1) * G as a message's time: it has no empty messages.
+        self._line(f"{label}: {verb} {max(1, size)}b {word} {peer} tag {tag} cpu {cpu}", f"{verb}s")
+
+    def _collective(
+        self, operation: Operation, key: tuple[str, int], label: str, cpu: int, entry: list[str]
+    ) -> None:
+        group = self.job.groups[key[0]]
+        messages = self.tags.collectives[key].messages(group.place(self.schedule.rank))
+        begin = f"b{operation.number}"
+        self._line(f"{begin}: calc 0 cpu {cpu}", "calcs")
+        self._requires(begin, entry)
+        if operation.begun and not operation.gap_ns:
+            self.file.write(f"{begin} irequires o{operation.begun.number}\n")
+        names = [f"m{operation.number}_{i}" for i in range(len(messages))]
+        for name, message in zip(names, messages, strict=True):
+            peer = group.ranks[message.peer]
+            self._side(name, message.sends, message.size_bytes, peer, self.tags.first[key] + message.tag, cpu)
+            self._requires(name, [begin, *(names[i] for i in message.after)])
+        self._line(f"{label}: calc 0 cpu {cpu}", "calcs")
+        self._requires(label, [begin, *names])
+        self.report.written["collectives' parts"] += 1
+
+    def _line(self, text: str, kind: str) -> None:
+        self.file.write(text + "\n")
+        self.report.written[kind] += 1
+
+    def _requires(self, label: str, before: Iterable[str]) -> None:
+        self.file.writelines(f"{label} requires {other}\n" for other in before)
+
+
+def _key(operation: Operation) -> tuple[str, int]:
+    row = operation.row or {}
+    return row["communicator"], row["sequence"]
