@@ -26,6 +26,8 @@ TITLES = {
     "nsys": "Nsight Systems reports (SQLite export)",
     "rocpd": "rocprofv3 databases (rocpd)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
+    "nccl-example": "text of NCCL's example profiler plugin",
+    "nccl-inspector": "logs of the NCCL inspector (JSON lines)",
     "flight-recorder": "PyTorch flight-recorder dumps (pickles of c10d's collectives)",
 }
 """The formats of this package, in the order in which files are tried; `a-b` is read by the module `a_b`."""
