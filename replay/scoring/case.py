@@ -27,6 +27,8 @@ class Case:
     def algorithm(self) -> str:
         """The algorithm that ran, where the row says so; empty: the library's choice."""
         found = self.method.forced or (self.method.seen if self.size_bytes >= LARGE_BYTES else "")
+        if not found and "nvls" in self.method.without and self.method.operation == "all_reduce":
+            return self._without_nvls
         if found == "nvls" and self.machine.boxes > 1:
             return (
                 ""  # between boxes NVLS needs SHARP in the network; without, libraries choose something else
@@ -37,6 +39,13 @@ class Case:
             small = self.ranks == 2 or self.size_bytes <= ONE_SHOT_BYTES[self.ranks > 4]
             return "one_shot_get" if small else "two_shot_get"
         return found
+
+    @property
+    def _without_nvls(self) -> str:
+        """What libraries take where they would have taken NVLS; empty where they would not have."""
+        if self.machine.boxes == 1:
+            return "ring"
+        return "ring" if self.size_bytes >= LARGE_BYTES else ""
 
     @property
     def fabric(self) -> str:

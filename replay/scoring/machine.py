@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 BOXES = (
     (r"gb300", "gb300-nvl72"), (r"gb200", "gb200-nvl72"), (r"b300", "hgx-b300"), (r"b200|b100", "hgx-b200"),
-    (r"h800", "hgx-h800"), (r"a800", "hgx-a800"), (r"h200|gh200", "hgx-h200"), (r"h100|hopper|sm90", "hgx-h100"),
+    (r"h800", "hgx-h800"), (r"a800", "hgx-a800"), (r"h200", "hgx-h200"), (r"h100|hopper|sm90", "hgx-h100"),
     (r"h20", "hgx-h100"), (r"a100", "hgx-a100"), (r"v100", "dgx1-v100"), (r"mi355x?", "mi355x"),
     (r"mi350x?|gfx950", "mi350x"), (r"mi325x?", "mi325x"), (r"mi300(x|\b)|gfx942", "mi300x"),
     (r"mi250x?", "mi250x"),
@@ -90,12 +90,14 @@ def machine_of(system: str, interconnect: str, gpus: int) -> Machine | str:
     if boxes == 1:
         return Machine(name, a_box, 1)
     nics, gb_per_s = _nics(wires, a_box)
+    if whole == 72:  # what is said of NICs is of a tray; every GPU of a rack has one
+        nics = 0
     gb_per_s = gb_per_s or USUAL_GB_PER_S.get(name, 50.0)
     return Machine(name, a_box, boxes, nics, gb_per_s, _transport(wires + " " + text))
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text.lower().replace("_", " "))
+    return re.sub(r"\s+", " ", text.lower().replace("_", " ").replace("\u00d7", "x"))
 
 
 def _first(names: tuple[tuple[str, str], ...], text: str) -> str:
@@ -105,7 +107,12 @@ def _first(names: tuple[tuple[str, str], ...], text: str) -> str:
 def _box(text: str) -> str:
     """Return the box of the GPU that a text names; a number that goes on (H1000) or a PCIe card is none."""
     return next(
-        (name for pattern, name in BOXES if re.search(rf"(?<![a-z0-9])({pattern})(?![0-9])", text)), ""
+        (
+            name
+            for pattern, name in BOXES
+            if re.search(rf"(?:(?<![a-z0-9])|(?<=\dx))({pattern})(?![0-9])", text)
+        ),
+        "",
     )
 
 

@@ -13,6 +13,7 @@ REDUCE_OR_GATHER = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "
 """Operations that have algorithms to choose from; others are sends and receives."""
 ALGORITHMS = {"ring": "ring", "tree": "tree", "nvls": "nvls", "nvlstree": "nvls_tree", "collnetdirect": "sharp",
               "collnet": "sharp", "collnetchain": "sharp", "sharp": "sharp"}  # fmt: skip
+_SWITCHED_OFF = r"(nvls|collnet)(?:_enable)? ?(?:= ?0|(?:is )?(?:disabled|off)\b)"
 LARGE_BYTES = 16 * 2**20
 """From this size on an algorithm that is only reported (`default (Ring)`) is taken as what ran."""
 
@@ -52,10 +53,8 @@ def method_of(operation: str, library: str, env: str) -> Method | str:
     if custom:
         return custom
     groups = re.search(r"(\d+) ?group\(?s?\)? ?of ?(\d+)", text)
-    without = tuple(
-        sorted({ALGORITHMS[a] for a in re.findall(r"(nvls|collnet|sharp)(?:_enable)? ?= ?0", text)})
-    )
-    stripped = re.sub(r"(nvls|collnet|sharp)(_enable)? ?= ?\d", " ", text)
+    without = tuple(sorted({ALGORITHMS[a] for a in re.findall(_SWITCHED_OFF, text)}))
+    stripped = re.sub(r"(nvls|collnet|sharp)(_enable)? ?= ?\d", " ", re.sub(_SWITCHED_OFF, " ", text))
     forced, seen = _algorithm(stripped) if OPERATIONS[name] in REDUCE_OR_GATHER else ("", "")
     return Method(
         OPERATIONS[name],
@@ -103,9 +102,9 @@ def _custom(library: str, env: str) -> "Method | str":
 def _algorithm(text: str) -> tuple[str, str]:
     """Return the algorithm that a row forces, and the one that it reports for large sizes."""
     words = "|".join(sorted(ALGORITHMS, key=len, reverse=True))
-    if found := re.search(rf"algo\w* ?[=:] ?(?:all\w+: ?)?\^?({words})\b", text):
+    if found := re.search(rf"algo\w* ?[=:] ?(?:all\w+: ?)?({words})\b", text):
         return ALGORITHMS[found.group(1)], ""
-    if re.search(r"sharp (is )?off|sharp .*failed", text):
+    if re.search(r"algo\w* ?[=:] ?(?:all\w+: ?)?\^|sharp (is )?off|sharp .*failed", text):
         return "", ""
     found = re.search(rf"(?:^|[^a-z])({words})(?![a-z_])", re.sub(r"nvls[ _]tree", "nvlstree", text))
     if not found or "mnnvl" in text:
