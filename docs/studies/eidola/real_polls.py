@@ -78,6 +78,12 @@ def alone_on_cores() -> bool:
     return True
 
 
+def shared_again() -> None:
+    """Return to the default scheduler."""
+    if hasattr(os, "SCHED_OTHER"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def predict(trace: Trace, period_ns: float, latency_ns: float) -> dict[int, dict[str, float]]:
     """Return the target's predicted waits by epoch, in ns after the flag was raised and after the wait began."""
     fabric = two_threads(latency_ns)

@@ -101,7 +101,9 @@ def captured(repeats: int) -> str:
         )
     apart = [abs(a - b) for a, b in zip(cases["captured"], list(cases.values())[2], strict=True)]
     told = table(("", "launches", "median us", "5 % to 95 %, us wide", "longest us"), rows)
-    return f"{told}\n\ncaptured against replayed with polls, a launch: median difference {median(apart):.2f} us"
+    return (
+        f"{told}\n\ncaptured against replayed with polls, a launch: median difference {median(apart):.2f} us"
+    )
 
 
 def main() -> None:
