@@ -20,13 +20,13 @@ def raise_flag(serving, sim, rows, index, message, now):
         raise_line(serving, sim, rows, index, message, now)
         return
     previous = -1
-    at = flag.waiter
+    at = flag.waiter - 1
     while at >= 0:
         agent = sim.agents[at]
         following = agent.next
         if agent.expected <= flag.count:
             if previous < 0:
-                flag.waiter = following
+                flag.waiter = following + 1
             else:
                 sim.agents[previous].next = following
             finish, polls = serve(serving, agent.mode, agent.since_ps, now)
@@ -60,8 +60,8 @@ def begin_wait(code, serving, sim, rows, at, call, op, turn, now):
     agent.mode = op.mode
     if len(serving.lines):
         index = serving.lines[index]
-    agent.next = sim.flags[index].waiter
-    sim.flags[index].waiter = at
+    agent.next = sim.flags[index].waiter - 1
+    sim.flags[index].waiter = at + 1
     if len(sim.waiting):
         block(serving, sim, at, now)
     return False

@@ -58,7 +58,7 @@ def _zeros(size: int, kind: np.dtype[Any]) -> Records:
 
 
 AGENT = "call turn message wait expected since_ps end_ps compute_ps wait_ps polls flag: next: op: mode: released_by"
-FLAG = "count waiter"
+FLAG = "count waiter"  # waiter: an agent, counted from 1, so that flags that nobody uses take no memory
 FLOW = "head: tail:"
 QUEUE = (  # two cache lines: what each segment touches, then what it rarely does
     "free_ps size_bytes serialise_ps each_bytes wire_bytes segments head: tail: towards: onward: "
@@ -295,7 +295,6 @@ def sim(program: Program, fabric: Fabric, flow_of: Ints, buffer_bytes: int, queu
     state.agents["wait"] = program.wait_first[first[:-1]]
     state.agents["flag"] = BLOCKED_NOT
     state.agents["released_by"] = -1
-    state.flags["waiter"] = -1
     state.flows["head"] = state.flows["tail"] = -1
     for name in ("head", "tail", "next", "offers"):
         state.ports[name] = -1

@@ -312,13 +312,13 @@ def raise_line(serving, sim, rows, index, message, now):
     count = sim.flags[index].count
     turn = -1  # waiters are listed latest first, and woken longest first
     if serving.stagger_ps:
-        at = sim.flags[head].waiter
+        at = sim.flags[head].waiter - 1
         while at >= 0:
             agent = sim.agents[at]
             turn += triggers(serving, sim, at, agent.flag == index and agent.expected <= count, now)
             at = agent.next
     previous = -1
-    at = sim.flags[head].waiter
+    at = sim.flags[head].waiter - 1
     while at >= 0:
         agent = sim.agents[at]
         following = agent.next
@@ -328,7 +328,7 @@ def raise_line(serving, sim, rows, index, message, now):
         turn -= triggered
         if finish >= 0:
             if previous < 0:
-                sim.flags[head].waiter = following
+                sim.flags[head].waiter = following + 1
             else:
                 sim.agents[previous].next = following
             finish_wait(sim, rows, at, agent.since_ps, now, finish, reads, message)

@@ -4,8 +4,8 @@
 
 The fused GEMV + AllReduce with a write a row; GPU 0 in detail, the others as eidolons. M grows with 3 eidolons;
 the number of eidolons grows with 96 rows a GPU, which is what each of 256 GPUs has at M = 24,576. Processor time,
-the best of several runs in one process after compilation, under SCHED_FIFO where that is allowed: of the run alone, and with
-lowering.
+the best of several runs in one process after compilation, under SCHED_FIFO where that is allowed: of the run alone
+(checks and engine), and with lowering.
 """
 
 import argparse
