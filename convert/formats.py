@@ -24,6 +24,7 @@ HEAD_BYTES = 1 << 16
 TITLES = {
     "kineto": "PyTorch profiler traces (Kineto JSON)",
     "nsys": "Nsight Systems reports (SQLite export)",
+    "rocprofv3": "rocprofv3 JSON",
     "rocpd": "rocprofv3 databases (rocpd)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
     "nccl-example": "text of NCCL's example profiler plugin",

@@ -36,7 +36,8 @@ class Place:
     """A process on a GPU.
 
     `source` says where in the file it is, `process` who it is there, `device` how it calls its GPU, `gpu` how its
-    host does, `init_ns` when the process began; what the file does not tell is None.
+    host does, `ordinal` its place among that host's GPUs, `init_ns` when the process began; what the file does not
+    tell is None.
     """
 
     path: Path
@@ -49,6 +50,12 @@ class Place:
     rank: int | None = None
     world_size: int | None = None
     init_ns: int | None = None
+    ordinal: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The GPU's number among its host's GPUs, as far as it is known."""
+        return self.device if self.ordinal is None else self.ordinal
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ def number(places: Sequence[Place]) -> list[Task]:
         return [Task(place, place.rank or 0, _peers(place, named)) for place in named]
     named = [replace(place, rank=rank) for rank, place in enumerate(places)]
     note = "the ranks are not told; numbered by file, GPU and process: " + ", ".join(
-        f"{p.rank} is process {p.pid} on GPU {p.device} of {p.path.name}" for p in named[:8]
+        f"{p.rank} is process {p.pid}{f' on GPU {p.device}' if p.device >= 0 else ''} of {p.path.name}"
+        for p in named[:8]
     )
     if len(named) > 8:
         note += ", ..."

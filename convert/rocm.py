@@ -4,9 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .events import is_call
 from .nccl_calls import DTYPES, Call, operation_of_call
 from .profile import Task
+from .scanner import NULL
+
+Ints = npt.NDArray[np.int64]
 
 RANK_VARIABLES = {
     "RANK": "WORLD_SIZE",
@@ -106,3 +112,9 @@ def finished(tasks: Sequence[Task]) -> list[Task]:
     )
     tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
     return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
+
+
+def blocks(grid: Ints, workgroup: Ints) -> Ints:
+    """Return workgroups along x; HSA counts a grid in work items."""
+    known = (grid > 0) & (workgroup > 0)
+    return np.where(known, -(-grid // np.maximum(workgroup, 1)), NULL)

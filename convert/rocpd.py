@@ -24,7 +24,7 @@ from .formats import Format, Head
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
-from .rocm import copy_name, finished, is_hip_call, number_in, rank_in_environment, rccl_call
+from .rocm import blocks, copy_name, finished, is_hip_call, number_in, rank_in_environment, rccl_call
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
 _NAME = re.compile(r"rocpd_kernel_dispatch(_[0-9A-Za-z_]+)?")
@@ -88,7 +88,8 @@ def _places(database: Database) -> list[Place]:
         suffix = match[1] or ""
         hosts = _named(database, f"rocpd_info_node{suffix}", "id", "hostname")
         host = next(iter(hosts.values()), None)
-        agents = _named(database, f"rocpd_info_agent{suffix}", "id", "absolute_index")
+        columns = ("absolute_index", "type_index")
+        agents, order = (_named(database, f"rocpd_info_agent{suffix}", "id", c) for c in columns)
         for process, agent in database.rows(
             f'SELECT DISTINCT pid, agent_id FROM "{name}" ORDER BY pid, agent_id'
         ):
@@ -96,9 +97,12 @@ def _places(database: Database) -> list[Place]:
                 continue
             gpu = agents.get(agent)
             gpu = gpu if isinstance(gpu, int) else agent
+            ordinal = number_in(order.get(agent))
             told = _process(database, suffix, process)
             pid = told.pop("pid") or process
-            found.append(Place(database.path, suffix, process, agent, pid, _text(host), gpu, **told))
+            found.append(
+                Place(database.path, suffix, process, agent, pid, _text(host), gpu, ordinal=ordinal, **told)
+            )
     if not found:
         raise InputError(
             f"{database.path} holds no kernel dispatch; was `rocprofv3` run with --kernel-trace or --sys-trace?"
@@ -204,7 +208,7 @@ def _add_kernels(tables: _Tables, profile: Profile) -> None:
     for batch, _ in tables.database.batches(table, columns, where, joined=join, others=others):
         ids, places = np.unique(batch["kernel_id"], return_inverse=True)
         words = [w or "unnamed kernel" for w in tables.database.strings(symbols, ids, name)]
-        own = {"device": np.full(len(places), place.device), "stream": batch[lane]}
+        own = {"device": np.full(len(places), place.number), "stream": batch[lane]}
         grid = blocks(batch["grid_size_x"], batch["workgroup_size_x"])
         calls = _column(batch, "correlation")
         words_here = dictionary(words, places)
@@ -220,12 +224,6 @@ def _lane(tables: _Tables, table: Table, place: Place) -> str:
     where = f"pid = {place.process} AND agent_id = {place.device}"
     some = tables.database.rows(f'SELECT DISTINCT stream_id FROM "{table.name}" WHERE {where} LIMIT 2')
     return "stream_id" if len(some) > 1 or "queue_id" not in table.columns else "queue_id"
-
-
-def blocks(grid: Ints, workgroup: Ints) -> Ints:
-    """Return workgroups along x; HSA counts a grid in work items."""
-    known = (grid > 0) & (workgroup > 0)
-    return np.where(known, -(-grid // np.maximum(workgroup, 1)), NULL)
 
 
 def _add_copies(tables: _Tables, profile: Profile) -> None:
@@ -248,7 +246,7 @@ def _add_copies(tables: _Tables, profile: Profile) -> None:
         correlation = _column(batch, "correlation")
         profile.rows.add(
             COPY, dictionary(words, places), batch["start"], batch["end"],
-            device=np.full(len(places), place.device), stream=stream, correlation=correlation,
+            device=np.full(len(places), place.number), stream=stream, correlation=correlation,
         )  # fmt: skip
         away = np.flatnonzero((batch["src_agent_id"] == place.device) & np.isin(batch["dst_agent_id"], gpus))
         shown = (
@@ -350,5 +348,5 @@ def _metadata(database: Database, place: Place) -> dict[str, Any]:
                 extra = {}
             units = extra.get("cu_count") if isinstance(extra, dict) else None
             model = product if isinstance(product, str) and product else name
-            told["deviceProperties"] = [{"id": place.device, "name": model, "numSms": units}]
+            told["deviceProperties"] = [{"id": place.number, "name": model, "numSms": units}]
     return told

@@ -47,7 +47,8 @@ class Profiled:
         for agent in (gpu, 2, 3):
             self.db.execute(
                 f'INSERT OR IGNORE INTO "rocpd_info_agent{suffix}" '
-                "(id, type, absolute_index, name, product_name, extdata) VALUES (?, 'GPU', ?, 'gfx950', 'AMD Instinct MI350X', ?)",
+                "(id, type, absolute_index, name, product_name, extdata) "
+                "VALUES (?, 'GPU', ?, 'gfx950', 'AMD Instinct MI350X', ?)",
                 (agent, agent, '{"cu_count": 256}'),
             )
 

@@ -1,0 +1,376 @@
+"""rocprofv3's JSON -> a trace: a file is a process, which is a rank.
+
+The layout is that of rocprofiler-sdk's generateJSON.cpp and of a file of ROCm 7: one object in the list
+`rocprofiler-sdk-tool`, with metadata, agents, kernel_symbols, strings (names of operations by kind) and
+buffer_records. Times are nanoseconds since the host's boot; a kernel shares its correlation id with the call that
+launched it.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..schemas.errors import InputError, UsageError
+from .formats import Format, Head
+from .json_walk import CutError, Walker
+from .nccl_calls import Call
+from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
+from .rank import RankRecord
+from .rocm import blocks, copy_name, finished, is_hip_call, rccl_call
+from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
+
+_TOP = "rocprofiler-sdk-tool"
+_SUFFIXES = ("results.json", "results.json.gz")
+_GPU = 2  # rocprofiler_agent_type_t
+_RANGES = "MARKER_CORE_RANGE_API"
+Ints = npt.NDArray[np.int64]
+
+
+def recognise(head: Head) -> bool:
+    """Whether a file starts as rocprofv3's JSON does."""
+    return head.start.lstrip()[:1] == b"{" and f'"{_TOP}"'.encode() in head.start[:1024]
+
+
+def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Task]:
+    """Return a task a file given, or in folders (*results.json). Raises InputError where there is none."""
+    del companions
+    files = [f for path in paths for f in (_inside(path) if path.is_dir() else [path])]
+    if len({f.resolve() for f in files}) < len(files):
+        raise UsageError("a file is given twice; give every file once")
+    if not files:
+        raise InputError(
+            f"no *results.json in {', '.join(map(str, paths))}; record with `rocprofv3 --output-format json`"
+        )
+    return finished(number(sorted(map(_place, files), key=lambda p: (p.host or "", p.pid))))
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(_SUFFIXES))
+
+
+def _place(path: Path) -> Place:
+    """Return which process a file is of, from its first member."""
+    with Walker(path) as walker:
+        try:
+            told: dict[str, Any] = next((value for key, value in _records(walker) if key == "metadata"), {})
+        except CutError:
+            raise InputError(f"{path} ends before it says whose it is; record it again") from None
+    host = _object(told.get("node")).get("hostname")
+    pid, init = _integer(told.get("pid")), _integer(told.get("init_time"))
+    return Place(
+        path, "", max(pid, 0), -1, max(pid, 0), host if isinstance(host, str) else None,
+        init_ns=init if init > 0 else None,
+    )  # fmt: skip
+
+
+def _records(walker: Walker) -> Iterator[tuple[str, Any]]:
+    """Yield (what, value): metadata, then agents, kernel symbols, names and records one by one, as they come."""
+    for top in walker.members():
+        if top != _TOP:
+            walker.skip()
+            continue
+        for process, _ in enumerate(walker.items()):
+            if process:
+                raise InputError(f"{walker.path} holds several processes; give a file a process")
+            for key in walker.members():
+                if key in ("agents", "kernel_symbols"):
+                    yield from ((key, walker.value()) for _ in walker.items())
+                elif key in ("strings", "buffer_records"):
+                    yield from _lists(walker, key)
+                elif key == "metadata":
+                    yield key, _object(walker.value())
+                else:
+                    walker.skip()
+
+
+_LISTS = {
+    "strings": ("buffer_records", "marker_api"),
+    "buffer_records": ("kernel_dispatch", "memory_copy", "hip_api", "rccl_api", "marker_api"),
+}
+
+
+def _lists(walker: Walker, within: str) -> Iterator[tuple[str, Any]]:
+    for name in walker.members():
+        if name in _LISTS[within] and walker.peek() == "[":
+            yield from ((f"{within}/{name}", walker.value()) for _ in walker.items())
+        else:
+            walker.skip()
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _integer(value: Any) -> int:
+    """Return an integer of at most 62 bits, NULL for anything else; {"handle": n} counts as n."""
+    if isinstance(value, dict):
+        value = value.get("handle", value.get("internal", value.get("x")))
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return value if plain and abs(value) < 1 << 62 else NULL
+
+
+@dataclass
+class _File:
+    """What was read of a file: records as columns of integers, and what their numbers mean."""
+
+    columns: dict[str, array] = field(default_factory=dict)  # type: ignore[type-arg]
+    agents: dict[int, dict[str, Any]] = field(default_factory=dict)
+    symbols: dict[int, str] = field(default_factory=dict)
+    operations: list[tuple[str, list[Any]]] = field(default_factory=list)
+    messages: dict[int, str] = field(default_factory=dict)
+    arguments: dict[int, dict[str, str]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    truncated: bool = False
+    host: str | None = None
+
+    def add(self, kind: str, row: dict[str, int]) -> None:
+        for name, value in row.items():
+            self.columns.setdefault(f"{kind}/{name}", array("q")).append(value)
+
+    def rows(self, kind: str, *names: str) -> tuple[Ints, ...]:
+        return tuple(np.frombuffer(self.columns.get(f"{kind}/{n}", array("q")), np.int64) for n in names)
+
+    def operation(self, kind: int, number_: int) -> str:
+        names = self.operations[kind][1] if 0 <= kind < len(self.operations) else []
+        name = names[number_] if 0 <= number_ < len(names) else ""
+        return name if isinstance(name, str) else ""
+
+
+def read(task: Task, alone: bool) -> list[RankRecord]:
+    """Read the rank of a file; where it is the only one, each GPU that its process used is a rank."""
+    file = _read_file(task.place.path)
+    (agent,) = file.rows("kernel_dispatch", "agent")
+    used = Counter(a for a in agent.tolist() if a != NULL)
+    if not used:
+        raise InputError(
+            f"{task.place.path} holds no kernel dispatch; was `rocprofv3` run with --kernel-trace or --sys-trace?"
+        )
+    gpus = sorted(used, key=lambda a: (_integer(file.agents.get(a, {}).get("node_id")), a))
+    if not alone or len(gpus) == 1:
+        main = used.most_common(1)[0][0]
+        return [build_record(_profile(file, task, main, frozenset(gpus)))]
+    ranks = {gpu: rank for rank, gpu in enumerate(gpus)}
+    note = (
+        f"{task.place.path.name} is of one process on {len(gpus)} GPUs; each is a rank, in the host's order"
+    )
+    records = []
+    for gpu, rank in ranks.items():
+        own = replace(task, rank=rank, peers=tuple(ranks.items()), notes=(*task.notes, note))
+        records.append(build_record(_profile(file, own, gpu, frozenset({gpu}))))
+    return records
+
+
+FORMAT = Format(name="rocprofv3", recognise=recognise, plan=plan, read=read)
+
+
+def _read_file(path: Path) -> _File:
+    file = _File()
+    takers: dict[str, Callable[[_File, dict[str, Any]], None]] = {
+        "metadata": _take_metadata,
+        "agents": _take_agent,
+        "kernel_symbols": _take_symbol,
+        "strings/buffer_records": _take_operations,
+        "strings/marker_api": _take_message,
+        "buffer_records/kernel_dispatch": _take_dispatch,
+        "buffer_records/memory_copy": _take_copy,
+        "buffer_records/hip_api": _take_hip_call,
+        "buffer_records/rccl_api": _take_rccl_call,
+        "buffer_records/marker_api": _take_marker,
+    }
+    with Walker(path) as walker:
+        try:
+            for what, value in _records(walker):
+                if isinstance(value, dict):
+                    takers[what](file, value)
+                else:
+                    file.dropped["not an object"] += 1
+        except CutError:
+            file.truncated = True
+    return file
+
+
+def _take_metadata(file: _File, told: dict[str, Any]) -> None:
+    host = _object(told.get("node")).get("hostname")
+    file.host = host if isinstance(host, str) else None
+
+
+def _take_agent(file: _File, agent: dict[str, Any]) -> None:
+    file.agents[_integer(agent.get("id"))] = {
+        k: v for k, v in agent.items() if not isinstance(v, (dict, list))
+    }
+
+
+def _take_symbol(file: _File, symbol: dict[str, Any]) -> None:
+    names = (symbol.get(key) for key in ("formatted_kernel_name", "demangled_kernel_name", "kernel_name"))
+    file.symbols[_integer(symbol.get("kernel_id"))] = next((n for n in names if isinstance(n, str) and n), "")
+
+
+def _take_operations(file: _File, names: dict[str, Any]) -> None:
+    operations = names.get("operations")
+    file.operations.append((str(names.get("kind")), operations if isinstance(operations, list) else []))
+
+
+def _take_message(file: _File, pair: dict[str, Any]) -> None:
+    file.messages[_integer(pair.get("key"))] = str(pair.get("value"))
+
+
+def _common(record: dict[str, Any]) -> dict[str, int]:
+    return {
+        "start": _integer(record.get("start_timestamp")),
+        "end": _integer(record.get("end_timestamp")),
+        "tid": _integer(record.get("thread_id")),
+        "correlation": _integer(record.get("correlation_id")),
+    }
+
+
+def _take_dispatch(file: _File, record: dict[str, Any]) -> None:
+    told = _object(record.get("dispatch_info"))
+    stream = _integer(record.get("stream_id"))
+    file.add("kernel_dispatch", {
+        **_common(record), "agent": _integer(told.get("agent_id")), "kernel": _integer(told.get("kernel_id")),
+        "lane": stream if stream != NULL else _integer(told.get("queue_id")),
+        "grid": _integer(told.get("grid_size")), "group": _integer(told.get("workgroup_size")),
+    })  # fmt: skip
+
+
+def _take_copy(file: _File, record: dict[str, Any]) -> None:
+    file.add("memory_copy", {
+        **_common(record), "source": _integer(record.get("src_agent_id")),
+        "target": _integer(record.get("dst_agent_id")), "bytes": _integer(record.get("bytes")),
+        "lane": _integer(record.get("stream_id")), **_operation(record),
+    })  # fmt: skip
+
+
+def _operation(record: dict[str, Any]) -> dict[str, int]:
+    return {"kind": _integer(record.get("kind")), "operation": _integer(record.get("operation"))}
+
+
+def _take_hip_call(file: _File, record: dict[str, Any]) -> None:
+    told = _operation(record)
+    if is_hip_call(file.operation(told["kind"], told["operation"])):
+        file.add("hip_api", {**_common(record), **told})
+
+
+def _take_rccl_call(file: _File, record: dict[str, Any]) -> None:
+    row = _common(record)
+    args = record.get("args")
+    listed = [a for a in args if isinstance(a, dict)] if isinstance(args, list) else []
+    found = _object(args) | {str(a.get("name")): a.get("value") for a in listed}
+    file.arguments[len(file.columns.get("rccl_api/start", ()))] = {str(k): str(v) for k, v in found.items()}
+    file.add("rccl_api", {**row, **_operation(record)})
+
+
+def _take_marker(file: _File, record: dict[str, Any]) -> None:
+    row, told = _common(record), _operation(record)
+    kind = told["kind"]
+    if 0 <= kind < len(file.operations) and file.operations[kind][0] == _RANGES and row["end"] > row["start"]:
+        file.add("marker_api", {**row, **told})
+
+
+def _profile(file: _File, task: Task, main: int, gpus: frozenset[int]) -> Profile:
+    """Return one rank: work of `gpus`, on whose first, `main`, it counts as running."""
+    ordinal = {handle: _integer(agent.get("logical_node_type_id")) for handle, agent in file.agents.items()}
+    ordinals = {handle: max(n, 0) for handle, n in ordinal.items()}
+    place = replace(task.place, device=ordinals.get(main, 0), host=file.host)
+    profile = Profile(replace(task, place=place), Rows(), _metadata(file, main, place), base_ns=task.base_ns)
+    profile.rows.dropped += file.dropped
+    profile.truncated = file.truncated
+    if len(gpus) > 1:
+        profile.notes.append(
+            f"{place.path.name}: the process used {len(gpus)} GPUs, which are lanes of one rank"
+        )
+    _add_kernels(file, profile, gpus, ordinals)
+    _add_copies(file, profile, main, gpus, ordinals)
+    _add_calls(file, profile)
+    return profile
+
+
+def _metadata(file: _File, main: int, place: Place) -> dict[str, Any]:
+    agent = file.agents.get(main, {})
+    model = agent.get("product_name") or agent.get("name")
+    told = {"id": place.device, "name": model, "numSms": agent.get("cu_count")}
+    return {"host_name": place.host, "deviceProperties": [told]}
+
+
+def _ordinals(handles: Ints, ordinals: dict[int, int]) -> Ints:
+    unique, places = np.unique(handles, return_inverse=True)
+    return np.array([ordinals.get(h, NULL) for h in unique.tolist()], np.int64)[places]
+
+
+def _add_kernels(file: _File, profile: Profile, gpus: frozenset[int], ordinals: dict[int, int]) -> None:
+    names = ("start", "end", "agent", "kernel", "lane", "correlation", "grid", "group")
+    columns = file.rows("kernel_dispatch", *names)
+    rows = np.isin(columns[2], list(gpus))
+    start, end, agent, kernel, lane, correlation, grid, group = (c[rows] for c in columns)
+    ids, places = np.unique(kernel, return_inverse=True)
+    words = dictionary([file.symbols.get(i) or "unnamed kernel" for i in ids.tolist()], places)
+    profile.rows.add(
+        KERNEL, words, start, end, device=_ordinals(agent, ordinals), stream=lane, correlation=correlation,
+        grid_x=blocks(grid, group),
+    )  # fmt: skip
+
+
+def _add_copies(
+    file: _File, profile: Profile, main: int, gpus: frozenset[int], ordinals: dict[int, int]
+) -> None:
+    """Add the copies of a rank: of its source's, or where that is no GPU of a rank, of its destination's."""
+    names = ("start", "end", "source", "target", "lane", "correlation", "bytes", "kind", "operation")
+    columns = file.rows("memory_copy", *names)
+    ranks = dict(profile.task.peers)
+    others = [gpu for gpu in ranks if gpu not in gpus]
+    rows = np.isin(columns[2], list(gpus)) | (np.isin(columns[3], list(gpus)) & ~np.isin(columns[2], others))
+    start, end, source, target, lane, correlation, size, kind, operation = (c[rows] for c in columns)
+    ids, places = np.unique(np.stack([kind, operation], axis=1), axis=0, return_inverse=True)
+    words = dictionary([copy_name(file.operation(*pair)) for pair in ids.tolist()], places.reshape(-1))
+    device = _ordinals(np.where(np.isin(source, list(gpus)), source, target), ordinals)
+    profile.rows.add(COPY, words, start, end, device=device, stream=lane, correlation=correlation)
+    away = np.flatnonzero((source == main) & np.isin(target, others))
+    known = (np.where(c == NULL, -1, c)[away].tolist() for c in (start, lane, correlation, size, target))
+    profile.copies += [
+        (at, stream, call, count, ranks[gpu]) for at, stream, call, count, gpu in zip(*known, strict=True)
+        if count >= 0
+    ]  # fmt: skip
+    agents = {handle for handle, agent in file.agents.items() if agent.get("type") == _GPU}
+    abroad = int((np.isin(source, list(gpus)) & np.isin(target, list(agents - gpus - set(ranks)))).sum())
+    if abroad:
+        profile.notes.append(
+            f"{profile.task.place.path.name}: {abroad} copies go to GPUs of other processes; which ranks these are "
+            "is not told, so they are no writes"
+        )
+
+
+def _add_calls(file: _File, profile: Profile) -> None:
+    names = ("start", "end", "tid", "correlation", "kind", "operation")
+    for source, target in (("hip_api", CALL), ("marker_api", ANNOTATION)):
+        start, end, tid, correlation, kind, operation = file.rows(source, *names)
+        if source == "marker_api":
+            texts = [file.messages.get(i) or "roctx range" for i in correlation.tolist()]
+            words = pa.array(texts, pa.string()).dictionary_encode()
+        else:
+            ids, places = np.unique(np.stack([kind, operation], axis=1), axis=0, return_inverse=True)
+            words = dictionary([file.operation(*pair) for pair in ids.tolist()], places.reshape(-1))
+        profile.rows.add(target, words, start, end, tid=tid, correlation=correlation)
+    calls = zip(*(c.tolist() for c in file.rows("rccl_api", *names)), strict=True)
+    made = (_rccl_call(file, i, *call) for i, call in enumerate(calls))
+    profile.calls = [call for call in made if call is not None]
+    if not len(file.rows("hip_api", "start")[0]):
+        profile.notes.append(
+            f"{profile.task.place.path.name} has no HIP calls: nothing says what launched kernels; record with "
+            "--sys-trace"
+        )
+
+
+def _rccl_call(
+    file: _File, index: int, start: int, end: int, tid: int, correlation: int, kind: int, operation: int
+) -> Call | None:
+    if NULL in (start, end, tid):
+        return None
+    name = file.operation(kind, operation)
+    return rccl_call(name, tid, start, end, max(correlation, -1), file.arguments.get(index, {}))
