@@ -1,13 +1,17 @@
 """`eidola replay`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import generate, interval, scale, score, sweep
-from .replay_run import EXAMPLES, parse_settings, run_command, verify_command
+from .replay_run import EXAMPLES, parse_settings, run_command, running, verify_command
+
+if TYPE_CHECKING:
+    from ..replay import Confirmation
 
 app = typer.Typer(no_args_is_help=True, help="Replay a trace at any GPU count, and say what holds it back.")
 app.command("run", epilog=EXAMPLES)(run_command)
@@ -31,17 +35,34 @@ def _callback() -> None:
 def explain_command(
     run: RunFolder,
     top: Annotated[int, typer.Option(min=1, help="How many causes to list.")] = 10,
+    confirm: Annotated[
+        bool,
+        typer.Option("--confirm", help="Run again with each of them twice as fast; reports show it then."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the causes of a run's length along its critical path, by kernel, link and flag."""
-    from ..replay import explain
-    from .show import show_explanation
+    """Rank the causes of a run's length along its critical path, by kernel, link and flag.
 
+    Example: eidola replay explain run/ --confirm
+    """
+    from ..replay import explain
+    from .show import show_confirmations, show_explanation
+
+    found = _confirmed(run, top, as_json) if confirm else ()
     explanation = explain(run, top)
     if as_json:
-        typer.echo(json.dumps(explanation.as_dict(), indent=1))
+        told = {"confirmed": [asdict(each) for each in found]} if confirm else {}
+        typer.echo(json.dumps(explanation.as_dict() | told, indent=1))
     else:
         show_explanation(explanation)
+        show_confirmations(found)
+
+
+def _confirmed(run: Path, top: int, quiet: bool) -> "tuple[Confirmation, ...]":
+    from ..replay import confirm
+
+    with running(True, quiet) as show:
+        return confirm(run, top, progress=show)
 
 
 @app.command("compare")

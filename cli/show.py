@@ -11,7 +11,7 @@ from .durations import us
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..replay import Comparison, Explanation, Fabric
+    from ..replay import Comparison, Confirmation, Explanation, Fabric
     from ..replay.cuts import Cut, Paths
     from ..replay.routes import Routes
     from ..schemas import Results
@@ -74,6 +74,15 @@ def show_explanation(explanation: "Explanation") -> None:
         )
     steps = len(explanation.path)
     typer.echo(f"the path has {steps:,} segments; --json lists them")
+
+
+def show_confirmations(found: "Sequence[Confirmation]") -> None:
+    """Print what making each cause twice as fast gave, beside what its share of the path promised."""
+    rows = [
+        [str(c.cause), c.change, *("-" if t is None else us(t) for t in (c.expected_ps, c.saved_ps))]
+        for c in found
+    ]
+    show_table("run again with each twice as fast", ["cause", "change", "expected us less", "us less"], rows)
 
 
 def _causes(explanation: "Explanation", top: int) -> list[list[Any]]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .api import replay, verify
     from .builder import Builder
     from .comparison import Comparison, compare
+    from .confirmation import Confirmation, confirm
     from .device import Device
     from .edits import Edits, read_edits
     from .explanation import Explanation, explain
@@ -27,6 +28,7 @@ __all__ = [
     "IDEAL",
     "Builder",
     "Comparison",
+    "Confirmation",
     "Device",
     "Edits",
     "Explanation",
@@ -38,6 +40,7 @@ __all__ = [
     "WaitPolicy",
     "backoff",
     "compare",
+    "confirm",
     "explain",
     "lower",
     "make_pipeline",
@@ -60,6 +63,7 @@ __getattr__ = attach(
     api="replay verify",
     builder="Builder",
     comparison="Comparison compare",
+    confirmation="Confirmation confirm",
     device="Device",
     edits="Edits read_edits",
     explanation="Explanation explain",

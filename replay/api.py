@@ -120,7 +120,7 @@ def replay(
     source = trace if isinstance(trace, Trace) else Trace(trace)
     path = _temporary() if output is None else Path(output)
     writer = ResultsWriter(path, overwrite=overwrite)
-    return _replay(source, arguments, asked, writer, fabric, command, progress or _silent)
+    return _replay(source, arguments, asked, writer, fabric, command, progress or silent)
 
 
 def verify(results: Results | str | Path, *, progress: Progress | None = None) -> Results:
@@ -129,9 +129,28 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
     Raises InputError where an input changed since, is gone, or where the results' hash is another one.
     """
     old = results if isinstance(results, Results) else Results(results)
+    trace, arguments, asked = recorded(old)
+    expected = old.manifest["results_hash"]
+    if (version := old.manifest.get("results_hash_version", 1)) != HASH_VERSION:
+        raise InputError(
+            f"{old.path}: its results hash is of definition {version}, this eidola's of {HASH_VERSION}; "
+            "replay it anew"
+        )
+    writer = ResultsWriter(_temporary())
+    new = _replay(trace, arguments, asked, writer, arguments.fabric, None, progress or silent)
+    if new.manifest["results_hash"] != expected:
+        raise InputError(
+            f"{old.path}: running it again gives results hash {new.manifest['results_hash']}, not {expected}; "
+            f"made by {old.manifest['versions']}, now {new.manifest['versions']}"
+        )
+    return new
+
+
+def recorded(old: Results) -> tuple[Trace, Arguments, Edits]:
+    """Return what a run was made of, by its manifest; raises InputError where an input changed or is gone."""
     try:
         arguments = _arguments(old.manifest["arguments"])
-        inputs, expected = old.manifest["inputs"], old.manifest["results_hash"]
+        inputs = old.manifest["inputs"]
         trace = Trace(inputs["trace"]["path"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{old.path}: its manifest lacks {error}, so it cannot be run again") from error
@@ -141,20 +160,34 @@ def verify(results: Results | str | Path, *, progress: Progress | None = None) -
             raise InputError(f"{file}, an input of {old.path} ({name}), is gone; replay it anew")
         if (digest_folder(file) if file.is_dir() else _digest(file)) != given["sha256"]:
             raise InputError(f"{file} has changed since {old.path} was made; replay it anew")
-    if (version := old.manifest.get("results_hash_version", 1)) != HASH_VERSION:
-        raise InputError(
-            f"{old.path}: its results hash is of definition {version}, this eidola's of {HASH_VERSION}; "
-            "replay it anew"
-        )
-    asked = read_edits(arguments.edits) if arguments.edits else NONE
-    writer = ResultsWriter(_temporary())
-    new = _replay(trace, arguments, asked, writer, arguments.fabric, None, progress or _silent)
-    if new.manifest["results_hash"] != expected:
-        raise InputError(
-            f"{old.path}: running it again gives results hash {new.manifest['results_hash']}, not {expected}; "
-            f"made by {old.manifest['versions']}, now {new.manifest['versions']}"
-        )
-    return new
+    return trace, arguments, read_edits(arguments.edits) if arguments.edits else NONE
+
+
+def prepare(
+    trace: Trace, arguments: Arguments, edits: Edits, fabric: str | Path | Fabric, progress: Progress
+) -> tuple[Lowered, Fabric]:
+    """Return the program of a run and its fabric."""
+    plan = make_plan(
+        trace,
+        arguments.gpus,
+        law=arguments.law,
+        replicas=arguments.replicas,
+        fill=arguments.fill,
+        parallel=arguments.parallel,
+        axes=arguments.axes,
+        seed=arguments.seed,
+    )
+    network = fabric if isinstance(fabric, Fabric) else _fabric(fabric, plan.gpus, arguments.fabric_settings)
+    progress("lowering", 0, plan.gpus)
+    return lower(
+        trace,
+        network,
+        mode=arguments.mode,
+        targets=arguments.targets,
+        plan=plan,
+        algorithms=arguments.algorithms,
+        edits=edits,
+    ), network
 
 
 def _replay(
@@ -168,27 +201,7 @@ def _replay(
 ) -> Results:
     started = time.monotonic()
     policy = routing_policy(arguments.routing, arguments.seed)
-    plan = make_plan(
-        trace,
-        arguments.gpus,
-        law=arguments.law,
-        replicas=arguments.replicas,
-        fill=arguments.fill,
-        parallel=arguments.parallel,
-        axes=arguments.axes,
-        seed=arguments.seed,
-    )
-    network = fabric if isinstance(fabric, Fabric) else _fabric(fabric, plan.gpus, arguments.fabric_settings)
-    progress("lowering", 0, plan.gpus)
-    lowered = lower(
-        trace,
-        network,
-        mode=arguments.mode,
-        targets=arguments.targets,
-        plan=plan,
-        algorithms=arguments.algorithms,
-        edits=edits,
-    )
+    lowered, network = prepare(trace, arguments, edits, fabric, progress)
     changes = load_changes(arguments.events, network) if arguments.events else ()
     messages = lowered.program.messages
     progress("running", 0, messages)
@@ -229,8 +242,8 @@ def summarise(trace: Trace, lowered: Lowered, outcome: Outcome, arguments: Argum
     """Return a run's summary: what was asked, what came out, what was extrapolated.
 
     `gpus_a_box`: of a full box; null where boxes differ. `captured_ps` is what the captured ranks took; null where
-    the GPUs are others. `causality_violations`: waits of
-    mode `timed` that the capture ended before their simulated arrival; null in other modes or without records.
+    the GPUs are others. `causality_violations`: waits of mode `timed` that the capture ended before their simulated
+    arrival; null in other modes or without records.
     """
     program = lowered.program
     operations = Counter(collective.operation for collective in program.collectives)
@@ -346,5 +359,5 @@ def _temporary() -> Path:
     return Path(folder) / "run"
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int) -> None:
     """Tell nobody."""

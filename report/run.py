@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..schemas import Results
+from .causes import causes
 from .collectives import collectives, replayed
 from .fabric import fabric
 from .facts import facts, warnings
@@ -34,6 +35,7 @@ def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tu
     box_gpus = int(results.summary.get("gpus_a_box") or 1)
     views = [
         critical_path(path) if path else None,
+        causes(results.confirmed),
         _gpus(table, makespan, found),
         flags(found, _FLAGS_NOTE) if found else None,
         fabric(link_table, makespan, box_gpus),

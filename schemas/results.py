@@ -16,6 +16,7 @@ from .tables import RESULT_TABLES, RESULT_VERSION, Table
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
+CONFIRMED = "confirmed.json"  # what `eidola replay explain --confirm` found
 Columns: TypeAlias = Mapping[str, Any] | pa.Table
 
 
@@ -82,6 +83,23 @@ class Results:
             return dict(json.loads(file.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file} cannot be read ({error}); run the replay again") from error
+
+    @property
+    def confirmed(self) -> dict[str, Any] | None:
+        """What making each cause twice as fast gave: makespan_ps, causes; None where nobody tried.
+
+        A cause has what, name, where, duration_ps, share, segments, change, expected_ps and saved_ps. Raises
+        InputError where it cannot be read.
+        """
+        file = self.path / CONFIRMED
+        if not file.is_file():
+            return None
+        try:
+            return dict(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{file} cannot be read ({error}); make it again with `eidola replay explain --confirm`"
+            ) from error
 
     def tables(self) -> list[str]:
         """Return the names of the tables that the run has, in the schema's order."""
