@@ -45,7 +45,8 @@ def _check(program: Program, call: Ints, op: Ints, group_slots: Ints) -> None:
     absolute = (ops["kind"][op] == Op.WRITE) & ~relative
     last = calls["repeat"][call] - 1
     _refuse(program, relative & (group < 0), agent, "writes to a group that it does not have")
-    for turn in (np.zeros_like(last), last):
+    first = np.zeros_like(last)
+    for turn in (first, last) if last.any() else (first,):
         peer = ops["peer"][op] + turn * ops["peer_step"][op]
         _refuse(program, absolute & ((peer < 0) | (peer >= program.endpoints)), agent,
                 "writes to a GPU that does not exist")  # fmt: skip
