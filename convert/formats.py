@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "eidola.formats"
 HEAD_BYTES = 1 << 16
 TITLES = {
+    "iris": "traces of iris (bracketed remote stores of Triton kernels)",
     "kineto": "PyTorch profiler traces (Kineto JSON)",
     "nsys": "Nsight Systems reports (SQLite export)",
     "rocprofv3": "rocprofv3 JSON",
@@ -29,7 +30,9 @@ TITLES = {
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
     "nccl-example": "text of NCCL's example profiler plugin",
     "nccl-inspector": "logs of the NCCL inspector (JSON lines)",
+    "npkit": "NPKit dumps (with the npkit_event.h of the traced library)",
     "flight-recorder": "PyTorch flight-recorder dumps (pickles of c10d's collectives)",
+    "flashinfer": "profiler buffers of FlashInfer and Mirage (8-byte tags with a 32-bit timer)",
 }
 """The formats of this package, in the order in which files are tried; `a-b` is read by the module `a_b`."""
 
