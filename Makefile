@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench validate docs clean
+.PHONY: help demo test check bench validate docs site clean
 
 PYTHON ?=
 MEASUREMENTS ?= ../shared/validation/measurements.csv
@@ -21,6 +21,7 @@ help:
 	@echo "make bench   measure speed and memory, write benchmarks/results.json"
 	@echo "make validate  predict published measurements (MEASUREMENTS=file.csv OUT=folder)"
 	@echo "make docs    write the generated pages again"
+	@echo "make site    build the documentation's site in build/site; a broken link is an error"
 	@echo "make clean   remove the environment"
 
 demo: $(VENV)/.run
@@ -48,8 +49,12 @@ docs: $(VENV)/.run
 	mv docs/schema.md.new docs/schema.md
 	$(BIN)/python -m eidola.capture.support docs/support.md README.md
 
+# Nothing is fetched. The variable silences a banner about the theme's successor.
+site: $(VENV)/.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) .mypy_root .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build/site .mypy_root .mypy_cache .ruff_cache .pytest_cache
 
 # The folders are checked under the names by which they are imported: eidola.capture, eidola.cli, ...
 .mypy_root/eidola:
@@ -77,3 +82,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) torch==2.13.0 -e '.[cluster,dev]'
 	touch $(VENV)/.run $(VENV)/.dev $@
+
+$(VENV)/.site: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[docs]'
+	touch $@
