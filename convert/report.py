@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..schemas import html
+
 
 @dataclass
 class ConversionReport:
@@ -49,6 +51,10 @@ class ConversionReport:
             "clock_residual_ns": self.residual_ns,
             "notes": self.notes,
         }
+
+    def _repr_html_(self) -> str:
+        """Show the lines in a notebook."""
+        return html.paragraphs(self.lines())
 
     def lines(self) -> list[str]:
         """Return the report as lines for people."""

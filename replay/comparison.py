@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..schemas import Results, Trace
+from ..schemas import Results, Trace, html
 from .explanation import explain
 from .sides import Side, captured_side, run_side, trace_side
 
 CAPTURED: Literal["captured"] = "captured"
+_SHOWN = 8  # rows of a table that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,20 @@ class Comparison:
                 f"{errors['collectives_worst']:.1%} at worst"
             )
         return "; ".join([text, *parts]) + "."
+
+    def _repr_html_(self) -> str:
+        """Show the sentence, the caution and the largest differences in a notebook."""
+        frames = {
+            "causes on the critical path": self.causes,
+            "collectives": self.collectives,
+            "kernels": self.kernels,
+        }
+        tables = [
+            html.paragraphs([name]) + str(frame.head(_SHOWN).to_html(index=False, border=0))
+            for name, frame in frames.items()
+            if len(frame) and not self.same
+        ]
+        return html.paragraphs([line for line in (self.sentence, self.caution) if line]) + "".join(tables)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON takes."""

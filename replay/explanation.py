@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..schemas import Results
+from ..schemas import Results, html
 from .critical_path import Segment, Wait, critical_path
 
 _Key = TypeVar("_Key", str, tuple[str, str, str])
@@ -82,6 +82,11 @@ class Explanation:
             flag, time = next(iter(self.flags_ps.items()))
             text += f"; the limiting flag is {flag} (waited for {_us(time)} us)"
         return text + "."
+
+    def _repr_html_(self) -> str:
+        """Show the sentence and the first causes in a notebook."""
+        rows = [[str(c), _us(c.duration_ps), f"{c.share:.1%}"] for c in self.grouped[: self.top]]
+        return html.paragraphs([self.sentence]) + html.table(["cause", "us", "share"], rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON takes: the `top` causes, links and flags, all totals, and the path."""

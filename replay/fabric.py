@@ -55,6 +55,12 @@ class Fabric:
     computing: int = 0
     gpu: str = ""
 
+    def _repr_html_(self) -> str:
+        """Show the picture in a notebook."""
+        from .drawing import draw
+
+        return draw(self)
+
     @property
     def gpus(self) -> int:
         """Number of GPUs."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import html
 from .errors import InputError, UsageError
 from .folder import FolderWriter, read_manifest, write_json
 from .hashing import TableHash, combined, in_order
@@ -121,6 +122,16 @@ class Results:
                 f"{file} is not there; the run has the tables {held}: run the replay again with it"
             )
         return read_file(table, file, self.version, select(table, columns), filters)
+
+    def _repr_html_(self) -> str:
+        """Show the summary in a notebook, lists a line an entry."""
+        rows = [
+            [key, "; ".join(map(str, value)) if isinstance(value, list) else value]
+            for key, value in self.summary.items()
+            if value not in (None, [], {})
+        ]
+        tables = ", ".join(self.tables())
+        return html.paragraphs([f"run {self.path}: tables {tables}"]) + html.table(["", ""], rows)
 
 
 def _table(name: str) -> Table:

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from .errors import UsageError
+from . import html
+from .errors import InputError, UsageError
 from .folder import FolderWriter, read_manifest
 from .store import conform, read_file, select, write_file
 from .tables import TRACE_TABLES, TRACE_VERSION, Table
 
 MANIFEST = "trace.json"
+_SHOWN = 8  # ranks that a notebook shows
 
 
 class TraceWriter(FolderWriter):
@@ -95,6 +98,26 @@ class Trace:
         parts = [read_file(table, f, self.version, wanted, filters) for f in self.files(name, ranks)]
         empty = pa.schema([table.by_name[c].field() for c in wanted]).empty_table()
         return pa.concat_tables([empty, *parts])
+
+    def _repr_html_(self) -> str:
+        """Show the ranks, and how many rows the tables have, in a notebook."""
+        columns = ["rank", "backend", "host", "model"]
+        ranks = self.read("ranks", columns).sort_by("rank").to_pylist()
+        rows = [[name, sum(map(_rows, self.files(name)))] for name in TRACE_TABLES]
+        more = [f"... {len(ranks):,} ranks in all"] if len(ranks) > _SHOWN else []
+        return (
+            html.paragraphs([f"trace {self.path}, {len(ranks):,} ranks"])
+            + html.table(columns, [[rank[c] for c in columns] for rank in ranks[:_SHOWN]])
+            + html.paragraphs(more)
+            + html.table(["table", "rows"], [row for row in rows if row[1]])
+        )
+
+
+def _rows(file: Path) -> int:
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{file} cannot be read ({error}); convert the trace again") from error
 
 
 def file_name(rank: int) -> str:
