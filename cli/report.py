@@ -11,15 +11,27 @@ if TYPE_CHECKING:
 
 def report(
     path: Annotated[Path, typer.Argument(help="Run, trace or sweep folder.")],
+    other: Annotated[
+        str | None,
+        typer.Argument(help="Compare the run with this run or trace, or `captured`: what it came from."),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file to write; replaced if there.")
     ] = Path("report.html"),
 ) -> None:
-    """Write a run, a trace or a sweep as one HTML file that needs no network.
+    """Write a run, a trace, a sweep or a comparison as one HTML file that needs no network.
 
-    Example: eidola report run/ -o report.html
+    Examples: eidola report run/ -o report.html; eidola report run/ other/; eidola report run/ captured
     """
     from ..report import report as write
+    from ..report import report_comparison
+
+    if other is not None:
+        from ..replay import compare
+
+        written = report_comparison(compare(path, other).as_dict(), output)
+        typer.echo(f"wrote {written}; open it in a browser")
+        return
 
     typer.echo(f"wrote {write(path, output, _critical_path(path))}; open it in a browser")
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from ..schemas.lazy import attach
 
 if TYPE_CHECKING:
-    from .report import report
+    from .report import report, report_comparison
 
-__all__ = ["report"]
+__all__ = ["report", "report_comparison"]
 
-__getattr__ = attach(__name__, report="report")
+__getattr__ = attach(__name__, report="report report_comparison")

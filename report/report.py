@@ -1,4 +1,4 @@
-"""The report of a trace, of a run, or of a sweep."""
+"""The report of a trace, of a run, of a sweep, or of a comparison."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, Results, Trace, UsageError
+from .comparison import comparison_report
 from .page import page
 from .run import run_report
 from .sweep import sweep_report
@@ -37,6 +38,16 @@ def report(
         )
     _write(output, page(head, views))
     return output
+
+
+def report_comparison(comparison: Mapping[str, Any], output: str | Path = "report.html") -> Path:
+    """Write the report of a comparison, as `Comparison.as_dict` gives it, as one HTML file; return where it is.
+
+    An existing file is replaced. Raises UsageError where `output` cannot be written.
+    """
+    head, views = comparison_report(comparison)
+    _write(Path(output), page(head, views))
+    return Path(output)
 
 
 def _write(output: Path, text: str) -> None:
