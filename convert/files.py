@@ -1,6 +1,7 @@
 """Files of the smaller formats: which are meant, and their content, within bounds whatever they hold."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 from ..schemas.errors import InputError
 from .json_stream import open_bytes
 
+STRANGE_LINES = 10_000
+"""So many lines that are not the format's, and none that is, make a file another's."""
 LIMIT_BYTES = 1 << 30
 """What is read of one file, decompressed; these formats' files are kilobytes to hundreds of megabytes."""
 _LINE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
-_FREE_BYTES, _RATIO = 64 << 20, 200
+_ENDS = re.compile(rb"[\r\n]+")
+_FREE_BYTES, _RATIO = 16 << 20, 200
 """Decompressed bytes that any file may have, and how often its own size a longer one: logs pack 10 to 50 times."""
 
 
@@ -63,20 +67,18 @@ def read_bytes(path: Path) -> bytes:
     return b"".join(read_chunks(path))
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number from 1; raises InputError as `read_chunks` does, and on endless lines."""
-    rest, number = b"", 0
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield each line that is not empty; raises InputError as `read_chunks` does, and on endless lines."""
+    rest = b""
     for chunk in read_chunks(path):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            number += 1
-            yield number, line
+        *lines, rest = _ENDS.split(rest + chunk)
+        yield from lines
         if len(rest) > _LINE_BYTES:
             raise InputError(
-                f"{path}, line {number + 1} has no end within {_LINE_BYTES >> 20} MiB; is it text?"
+                f"{path} has a line that does not end within {_LINE_BYTES >> 20} MiB; is it text?"
             )
     if rest:
-        yield number + 1, rest
+        yield rest
 
 
 def whole(value: Any, low: int = -(2**63), high: int = 2**63 - 1) -> int | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..schemas.errors import InputError
 from .collectives import Part, operation_of
-from .files import find_files, read_lines, whole
+from .files import STRANGE_LINES, find_files, read_lines, whole
 from .formats import Format, Head, read_head
 from .json_stream import decode_json
 from .nccl_dump import _ELEMENT_BYTES
@@ -94,6 +94,12 @@ def read(paths: tuple[Path, ...], alone: bool) -> list[RankRecord]:
     """Read all dumps. Raises InputError where none has an operation that is known to have run."""
     del alone
     files = [_read(path) for path in paths]
+    for file in files:
+        if file.malformed and not file.operations:
+            raise InputError(
+                f"{file.path} holds no operation that NCCL's example profiler plugin wrote, but {file.malformed} "
+                "lines that are not its; leave it out"
+            )
     operations = [(file, operation) for file in files for operation in file.operations]
     if not operations:
         raise InputError(
@@ -126,7 +132,7 @@ def _read(path: Path) -> _File:
     host = path.name.rsplit("-", 1)[0]
     current: _Operation | None = None
     channel: _Channel | None = None
-    for _, line in read_lines(path):
+    for line in read_lines(path):
         text = line.decode("utf-8", "replace").strip(" \t\r,")
         if text in ("", "[", "]", "{}]", "{}"):
             file.whole = file.whole or text.endswith("]")
@@ -135,6 +141,8 @@ def _read(path: Path) -> _File:
         ts = _nanoseconds(event.get("ts")) if event else None
         if event is None or ts is None:
             file.malformed += 1
+            if file.malformed >= STRANGE_LINES and not file.operations:
+                break
             continue
         category, begins = event.get("cat"), event.get("ph") == "b"
         if category in ("COLL", "P2P"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..schemas.errors import InputError
 from .collectives import Part, operation_of
-from .files import find_files, read_lines, whole
+from .files import STRANGE_LINES, find_files, read_lines, whole
 from .formats import Format, Head, read_head
 from .nccl_ranks import Place, Ranks, find_ranks, gaps, sequence_of
 from .rank import RankRecord
@@ -58,13 +58,18 @@ def read(paths: tuple[Path, ...], alone: bool) -> list[RankRecord]:
     files: dict[Hashable, Path] = {}
     broken: Counter[Path] = Counter()
     for path in paths:
-        for _, text in read_lines(path):
+        before = len(lines)
+        for text in read_lines(path):
             line = _line(path, text) if text.strip() else None
             if line:
                 lines.append(line)
                 files.setdefault(line.place.process, path)
             else:
                 broken[path] += bool(text.strip())
+                if broken[path] >= STRANGE_LINES and len(lines) == before:
+                    break
+        if broken[path] and len(lines) == before:
+            raise InputError(f"{path} holds no line that is whole and the NCCL inspector's; leave it out")
     if not lines:
         raise InputError(
             f"{paths[0]}: no whole line of the NCCL inspector's JSON log; set NCCL_INSPECTOR_ENABLE=1, "

@@ -219,5 +219,5 @@ def test_a_cut_line_is_counted_and_a_log_without_any_is_refused(tmp_path):
     log(tmp_path / "d", 0, line(0) + line(1)[:100])
     assert list(inspector(tmp_path / "d", tmp_path / "t").dropped[0].values()) == [1]
     log(tmp_path / "e", 0, "nccl_bus_bandwidth_gbs 1\n")
-    with pytest.raises(InputError, match="no whole line of the NCCL inspector's JSON log"):
+    with pytest.raises(InputError, match="holds no line that is whole and the NCCL inspector's"):
         inspector(tmp_path / "e" / "node-pid0.log", tmp_path / "u")
