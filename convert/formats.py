@@ -28,6 +28,7 @@ TITLES = {
     "rocprofv3": "rocprofv3 JSON",
     "rocpd": "rocprofv3 databases (rocpd)",
     "nccl-plugin": "NCCL and RCCL operations, as the profiler plugin of this project records them",
+    "chakra": "Chakra execution traces (.et, and their JSON)",
     "nccl-example": "text of NCCL's example profiler plugin",
     "nccl-inspector": "logs of the NCCL inspector (JSON lines)",
     "npkit": "NPKit dumps (with the npkit_event.h of the traced library)",

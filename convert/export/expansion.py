@@ -42,12 +42,16 @@ class Collective:
         return len(self.parts)
 
     @property
-    def known(self) -> bool:
-        """Whether its sizes, and its root where it has one, are told, so that it can be expanded."""
+    def sized(self) -> bool:
+        """Whether the operation is known, and every rank's size told."""
         told = all(part["size_bytes"] is not None or part["in_split_bytes"] for part in self.parts)
+        return self.operation in _EXPANSIONS and (told or self.operation == "barrier")
+
+    @property
+    def known(self) -> bool:
+        """Whether its root, where it has one, is told too, so that it can be expanded."""
         root = self.parts[0]["peer"]
-        rooted = self.operation not in _ROOTED or (root is not None and 0 <= root < self.size)
-        return self.operation in _EXPANSIONS and rooted and (told or self.operation == "barrier")
+        return self.sized and (self.operation not in _ROOTED or (root is not None and 0 <= root < self.size))
 
     @property
     def tags(self) -> int:

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import TextIO
 
 from ...schemas import Trace
-from ...schemas.errors import InputError
-from .expansion import Collective
 from .goal_run import write_run
 from .job import Job, read_job
 from .registry import Export, Progress, Source
 from .report import ExportReport
 from .schedule import Operation, Schedule, read_schedule
+from .tags import Tags
 
 _CPUS = 256  # an operation's cpu is a byte
-_TAGS = 1 << 32
 
 
 def write(source: Source, path: Path, report: ExportReport, progress: Progress) -> None:
@@ -51,44 +49,13 @@ def _write_trace(trace: Trace, file: TextIO, report: ExportReport, progress: Pro
     absent = job.world_size - len(job.ranks)
     if absent:
         report.lost.append(f"{absent} ranks that the trace does not hold compute nothing")
-    if kept := tags.kept:
+    if kept := tags.without(tags.collectives):
         report.lost.append(
-            f"{kept} operations that lack ranks or sizes have their captured time and send nothing"
+            f"{kept} operations that lack ranks, sizes or a root have their captured time and send nothing"
         )
     report.lost.append(
         "names, channels, algorithms other than rings, chains and pairs, and reduction's own time"
     )
-
-
-class Tags:
-    """Tags of all messages: operation by operation, then pair by pair; then writes, by their number."""
-
-    def __init__(self, job: Job) -> None:
-        self.first: dict[tuple[str, int], int] = {}
-        self.collectives: dict[tuple[str, int], Collective] = {}
-        self.kept = 0
-        count = 0
-        for key, parts in sorted(job.operations.items(), key=lambda item: item[0]):
-            group = job.groups.get(key[0])
-            if group is None or not group.whole or len(parts) < group.size:
-                self.kept += 1
-                continue
-            rows = [parts[group.ranks[place]] for place in range(group.size)]
-            collective = Collective(rows[0]["operation"], rows)
-            if not collective.known:
-                self.kept += 1
-                continue
-            self.first[key], self.collectives[key] = count, collective
-            count += collective.tags
-        pairs = [key for key, sides in sorted(job.pairs.items()) if len(sides) == 2]
-        self.kept += len(job.pairs) - len(pairs)
-        self.pairs = {key: count + i for i, key in enumerate(pairs)}
-        self.writes = count + len(pairs)
-        rows_of_writes = max((int(rows[1].max()) + 1 for rows in job.incoming.values()), default=0)
-        if self.writes + rows_of_writes > _TAGS:
-            raise InputError(
-                f"{job.trace.path} has more messages than GOAL has tags; export fewer ranks or steps"
-            )
 
 
 class _Rank:

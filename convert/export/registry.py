@@ -14,6 +14,7 @@ from ...schemas.results import MANIFEST as RUN_MANIFEST
 from .report import ExportReport
 
 TITLES = {
+    "chakra": "Chakra execution traces, one .et a rank, for ASTRA-sim",
     "goal": "a GOAL schedule, for LogGOPSim and ATLAHS",
     "perfetto": "a Perfetto trace, for ui.perfetto.dev",
     "writes": "a CSV list of peer writes, for simulators that inject them, such as gem5",

@@ -12,7 +12,7 @@ from eidola.convert.export.slices import Slice, begins_and_ends, rows_of
 from eidola.schemas import ResultsWriter, Trace, TraceWriter
 from eidola.schemas.errors import InputError, UsageError
 
-from .wire import fields
+from ..wire import fields
 
 SAMPLES = Path(__file__).resolve().parents[3] / "sample_traces"
 BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4

@@ -35,6 +35,32 @@ def fields(data):
     return found
 
 
+def encode(number, value):
+    """Return one field: an integer as a varint, text, bytes or a dict of fields with their length."""
+    if isinstance(value, list):
+        return b"".join(encode(number, item) for item in value)
+    if isinstance(value, int):
+        return encode_varint(number << 3) + encode_varint(value)
+    data = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else message(value)
+    return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
+
+
+def encode_varint(value):
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def message(fields_):
+    return b"".join(encode(number, value) for number, value in fields_.items())
+
+
+def file_of(*messages):
+    return b"".join(encode_varint(len(data)) + data for data in map(message, messages))
+
+
 def packed(values):
     """Return the integers of a packed repeated field."""
     found = []

@@ -1,0 +1,290 @@
+"""Chakra execution traces as files: nodes of any version, protobuf or JSON, one after another.
+
+Messages and numbers are those of mlcommons/chakra: schema/protobuf/et_def.proto (commit 6dc63e14), whose field
+numbers are those of et_def/et_def.proto before it (06237b0c, where GlobalMetadata had its attributes in field
+1), and eg_def/eg_def.proto (df405e8e), the first version, whose files begin with a node and whose enums are
+others. A file is a sequence of messages, each behind its length as a varint (src/third_party/utils/protolib.py);
+JSON is what src/jsonizer/jsonizer.py prints, one object behind another.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError
+
+from ..schemas.errors import InputError
+from .messages import message_classes
+
+TYPES = (
+    "INVALID_NODE", "METADATA_NODE", "MEM_LOAD_NODE", "MEM_STORE_NODE", "COMP_NODE", "COMM_SEND_NODE",
+    "COMM_RECV_NODE", "COMM_COLL_NODE", "STORAGE_NODE", "BATCH_NODE", "CHECKPOINT_NODE",
+)  # fmt: skip
+COLLECTIVES = (
+    "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
+    "reduce_scatter", "barrier",
+)  # fmt: skip
+"""The schema's name of each CollectiveCommType (8 is REDUCE_SCATTER_BLOCK)."""
+_OLD_TYPES = (0, 2, 3, 4, 5, 6, 7)  # eg_def had no METADATA_NODE
+_OLD_COLLECTIVES = (None, 0, 6, 2, 7)  # INVALID_COMM, ALL_REDUCE, ALL_TO_ALL, ALL_GATHER, REDUCE_SCATTER
+LARGEST_MESSAGE = 1 << 26
+LATEST_NS = 1 << 62
+_LARGEST_JSON = 1 << 31
+
+_VALUES = (
+    "double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32",
+    "sfixed64", "bool", "string", "bytes",
+)  # fmt: skip
+MESSAGES = message_classes(
+    "eidola.chakra",
+    "proto3",
+    {
+        "AttributeProto": (
+            "1 name string",
+            "2 doc_string string",
+            *(f"{3 + 2 * i} {v}_val {v}/value" for i, v in enumerate(_VALUES)),
+            *(f"{4 + 2 * i} {v}_list {v.title()}List/value" for i, v in enumerate(_VALUES)),
+        ),
+        **{f"{v.title()}List": (f"1 values *{v}",) for v in _VALUES},
+        "GlobalMetadata": ("1 version string", "2 attr *AttributeProto"),
+        "OldMetadata": ("1 attr *AttributeProto",),
+        "IOInfo": ("1 values string", "2 shapes string", "3 types string"),
+        "Node": (
+            "1 id uint64",
+            "2 name string",
+            "3 type NodeType",
+            "4 ctrl_deps *uint64",
+            "5 data_deps *uint64",
+            "6 start_time_micros uint64",
+            "7 duration_micros uint64",
+            "8 inputs IOInfo",
+            "9 outputs IOInfo",
+            "10 attr *AttributeProto",
+        ),
+        "OldNode": (
+            "1 id uint64",
+            "2 name string",
+            "3 node_type uint32",
+            "4 parent *uint64",
+            "6 tensor_size uint64",
+            "7 simulated_run_time uint64",
+            "12 num_ops uint64",
+            "13 comm_type uint32",
+            "15 communicator_id uint32",
+            "16 comm_src uint32",
+            "17 comm_dst uint32",
+            "18 comm_size uint32",
+            "19 comm_tag uint32",
+        ),
+    },
+    {"NodeType": TYPES},
+)
+
+
+@dataclass
+class Node:
+    """One node of any version.
+
+    Its type is an index of TYPES; times are nanoseconds, 0 where the file has none. `dependencies` must end
+    before it starts; `callers` have begun: PyTorch's converter gives the call stack as control dependencies.
+    """
+
+    id: int
+    name: str
+    type: int
+    dependencies: tuple[int, ...]
+    callers: tuple[int, ...]
+    start_ns: int
+    duration_ns: int
+    attributes: dict[str, Any]
+    inputs: str = ""
+
+
+@dataclass
+class ChakraFile:
+    """What a file holds; `truncated` where it ends inside a node."""
+
+    path: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+    nodes: dict[int, Node] = field(default_factory=dict)
+    truncated: bool = False
+
+
+def read_nodes(path: Path) -> ChakraFile:
+    """Read a file. Raises InputError where it is none of a known version, or repeats a node."""
+    file = ChakraFile(path)
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb") as data:
+            start = data.read(1)
+            data.seek(0)
+            nodes = (
+                _json_nodes(file, data) if start in b"{[" and _is_json(data) else _binary_nodes(file, data)
+            )
+            for node in nodes:
+                _check(file, node)
+                file.nodes[node.id] = node
+    except EOFError:
+        file.truncated = True
+    except (OSError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); is it whole?") from error
+    if not file.nodes:
+        raise InputError(f"{path} holds no Chakra node; give an .et file, or the JSON of one")
+    return file
+
+
+def _check(file: ChakraFile, node: Node) -> None:
+    if node.id in file.nodes:
+        raise InputError(f"{file.path}: node {node.id} is there twice; write the trace again")
+    if max(node.start_ns, node.duration_ns) > LATEST_NS:
+        raise InputError(f"{file.path}: node {node.id} has a time beyond 146 years; write the trace again")
+
+
+def _is_json(data: BinaryIO) -> bool:
+    start = data.read(1 << 10)
+    data.seek(0)
+    return start[1:].lstrip()[:1] in (b'"', b"{", b"}")
+
+
+def _binary_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
+    """Yield the nodes of a protobuf file; its metadata go to `file`."""
+    old = None
+    for number, message in enumerate(_frames(file, data)):
+        try:
+            if old is None:
+                old = message[:1] == b"\x08"  # field 1 is a number: a node's id, where metadata have text
+                if not old:
+                    file.metadata = parse_metadata(message)
+                    continue
+            yield _old_node(message) if old else node_of(MESSAGES["Node"].FromString(message))
+        except (DecodeError, IndexError) as error:
+            raise InputError(
+                f"{file.path}: message {number} is no Chakra node ({error}); is it an .et file?"
+            ) from error
+
+
+def _frames(file: ChakraFile, data: BinaryIO) -> Iterator[bytes]:
+    while head := data.read(1):
+        size = shift = 0
+        while True:
+            size |= (head[0] & 0x7F) << shift
+            if head[0] < 0x80:
+                break
+            shift += 7
+            head = data.read(1)
+            if not head or shift > 35:
+                file.truncated = True
+                return
+        if size > LARGEST_MESSAGE:
+            raise InputError(
+                f"{file.path}: a message of {size} bytes, and Chakra's are small ({LARGEST_MESSAGE}): no .et file?"
+            )
+        message = data.read(size)
+        if len(message) < size:
+            file.truncated = True
+            return
+        yield message
+
+
+def parse_metadata(message: bytes) -> dict[str, Any]:
+    """Return the attributes of a GlobalMetadata of either version. Raises DecodeError where it is none."""
+    try:
+        parsed = MESSAGES["GlobalMetadata"].FromString(message)
+        version = {"version": parsed.version} if parsed.version else {}
+    except DecodeError:
+        parsed, version = MESSAGES["OldMetadata"].FromString(message), {}
+    return version | attributes_of(parsed)
+
+
+def attributes_of(message: Any) -> dict[str, Any]:
+    """Return the attributes of a message by name, lists as lists."""
+    found = {}
+    for attribute in message.attr:
+        kind = attribute.WhichOneof("value")
+        if kind:
+            value = getattr(attribute, kind)
+            found[attribute.name] = list(value.values) if kind.endswith("_list") else value
+    return found
+
+
+def node_of(node: Any) -> Node:
+    """Return a message of the current version as a node."""
+    attributes = attributes_of(node)
+    start, duration = node.start_time_micros * 1000, node.duration_micros * 1000
+    kind = node.type if 0 <= node.type < len(TYPES) else 0  # a later version's: left out, as what is invalid
+    after, callers = tuple(dict.fromkeys(node.data_deps)), tuple(node.ctrl_deps)
+    return Node(node.id, node.name, kind, after, callers, start, duration, attributes, node.inputs.values)
+
+
+def _old_node(message: bytes) -> Node:
+    """Return a node of the first version; its run time counts cycles of 1 ns (ASTRA-sim, 3ad841a5)."""
+    node = MESSAGES["OldNode"].FromString(message)
+    kind = _OLD_TYPES[node.node_type]
+    attributes: dict[str, Any] = {}
+    if TYPES[kind].startswith("COMM"):
+        attributes = {name: getattr(node, name) for name in ("comm_size", "comm_src", "comm_dst", "comm_tag")}
+        if (collective := _OLD_COLLECTIVES[node.comm_type]) is not None and TYPES[kind] == "COMM_COLL_NODE":
+            attributes["comm_type"] = collective
+        if node.communicator_id:
+            attributes["pg_name"] = str(node.communicator_id)
+    return Node(
+        node.id,
+        node.name,
+        kind,
+        tuple(dict.fromkeys(node.parent)),
+        (),
+        0,
+        node.simulated_run_time,
+        attributes,
+    )
+
+
+def _json_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
+    """Yield the nodes of a JSON file: objects one behind another, or lists of them."""
+    content = data.read(_LARGEST_JSON + 1)
+    if len(content) > _LARGEST_JSON:
+        raise InputError(
+            f"{file.path} is JSON of more than {_LARGEST_JSON} bytes; give the .et file that it was made of"
+        )
+    text = content.decode("utf-8", "replace")
+    decoder, at = json.JSONDecoder(), 0
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if at == len(text):
+            return
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except RecursionError as error:
+            raise InputError(f"{file.path}: its JSON is nested too deeply; Chakra's is flat") from error
+        except ValueError as error:
+            if not file.nodes:
+                raise InputError(f"{file.path} is no JSON of Chakra nodes ({error})") from error
+            file.truncated = True
+            return
+        for item in value if isinstance(value, list) else [value]:
+            yield from _json_node(file, item)
+
+
+def _json_node(file: ChakraFile, item: Any) -> Iterator[Node]:
+    if not isinstance(item, Mapping):
+        raise InputError(f"{file.path}: {str(item)[:40]!r} is no Chakra node; nodes are objects")
+    is_node = any(name in item for name in ("id", "name", "type"))
+    try:
+        if is_node:
+            yield node_of(ParseDict(dict(item), MESSAGES["Node"](), ignore_unknown_fields=True))
+        elif "nodes" in item:
+            for inner in item["nodes"]:
+                yield from _json_node(file, inner)
+        else:
+            file.metadata |= attributes_of(
+                ParseDict(dict(item), MESSAGES["GlobalMetadata"](), ignore_unknown_fields=True)
+            )
+    except (ParseError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{file.path}: a node that is none of Chakra's ({str(error)[:200]})") from error

@@ -1,0 +1,216 @@
+"""Chakra exports: read by field number as MLCommons defines them, and back through our own reader."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from eidola.convert import convert, find_format, kineto
+from eidola.convert.export import export
+from eidola.schemas import Trace, check
+from eidola.schemas.errors import UsageError
+
+from ..wire import delimited, packed
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLES = ROOT / "sample_traces"
+SHARED = ROOT / "../shared/traces"
+COMP, SEND, RECV, COLL = 4, 5, 6, 7  # NodeType
+SPANS = ("rank", "lane", "kind", "name", "launch_ns", "start_ns", "end_ns")
+COLLECTIVES = (
+    "rank", "communicator", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes",
+    "peer", "algorithm", "protocol", "channels", "start_ns", "end_ns",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def v100(tmp_path_factory):
+    if not SHARED.exists():
+        pytest.skip("shared trace kineto/v100_dlrm_8ranks is absent")
+    path = tmp_path_factory.mktemp("v100") / "v100.eidola"
+    kineto(
+        [SHARED / "kineto/v100_dlrm_8ranks"],
+        path,
+        execution_traces=[SHARED / "execution_trace/v100_dlrm_8ranks"],
+    )
+    return path
+
+
+def nodes_of(file):
+    """Return a file's nodes by id, as et_def.proto numbers their fields; asserts that they are well formed."""
+    metadata, *messages = delimited(file.read_bytes())
+    assert metadata[1][0].decode()  # the version
+    nodes = {}
+    for found in messages:
+        attributes = {}
+        for data in found.get(10, []):
+            (attribute,) = delimited(bytes([len(data)]) + data) if len(data) < 128 else [_fields(data)]
+            (kind,) = set(attribute) - {1}
+            value = attribute[kind][0]
+            attributes[attribute[1][0].decode()] = value.decode() if kind == 29 else value
+        number = found[1][0]
+        assert number not in nodes
+        nodes[number] = {
+            "type": found[3][0],
+            "after": packed(found.get(5, [])),
+            "duration": found.get(7, [0])[0],
+            **attributes,
+        }
+        assert not found.get(4)
+        assert all(other in nodes for other in nodes[number]["after"])  # earlier in the file: no cycles
+    assert nodes
+    return nodes
+
+
+def _fields(data):
+    from ..wire import fields
+
+    return fields(data)
+
+
+def files_of(folder):
+    return {int(f.suffixes[-2][1:]): nodes_of(f) for f in folder.glob("*.et")}
+
+
+def test_the_v100_job_is_acyclic_and_its_collectives_are_the_same_on_all_ranks(v100, tmp_path):
+    export("chakra", v100, tmp_path / "et")
+    ranks = files_of(tmp_path / "et")
+    assert sorted(ranks) == list(range(8))
+    assert json.loads((tmp_path / "et/comm_groups.json").read_text()) == {"1": list(range(8))}
+    for nodes in ranks.values():
+        assert [n["comm_type"] for n in nodes.values() if n["type"] == COLL].count(0) == 3  # ALL_REDUCE
+        assert all(n["is_cpu_op"] == 0 for n in nodes.values() if n["type"] == COLL)
+    orders = {
+        tuple((n["pg_name"], n["comm_type"], n["comm_size"]) for n in nodes.values() if n["type"] == COLL)
+        for nodes in ranks.values()
+    }
+    assert len(orders) == 1
+    assert len(orders.pop()) == 8
+
+
+def longest_path(nodes):
+    """Return when the last node ends if each starts as what it depends on has ended, in microseconds."""
+    ends = {}
+    for number, node in nodes.items():
+        ends[number] = max((ends[o] for o in node["after"]), default=0) + node["duration"]
+    return max(ends.values())
+
+
+@pytest.mark.parametrize("name", ["gloo_ddp_2", "gemv_allreduce_host_4"])
+def test_compute_and_gaps_add_up_to_what_was_captured(name, tmp_path):
+    trace = Trace(SAMPLES / name / "trace.eidola")
+    export("chakra", trace.path, tmp_path / "et")
+    for rank, nodes in files_of(tmp_path / "et").items():
+        spans = trace.read("spans", ["start_ns", "end_ns"], [rank])
+        last = max(spans["end_ns"].to_pylist())
+        first = min(trace.read("spans", ["start_ns"])["start_ns"].to_pylist())
+        waits = trace.read("waits", ["start_ns", "end_ns"], [rank]).to_pylist()
+        waited = sum(w["end_ns"] - w["start_ns"] for w in waits)  # in other ranks' hands
+        assert longest_path(nodes) * 1000 <= (last - first) * 1.01 + 1000
+        if not waited:
+            assert longest_path(nodes) * 1000 == pytest.approx(last - first, rel=0.3)
+
+
+def test_sends_and_receives_of_a_fused_kernel_pair_up(tmp_path):
+    trace = Trace(SAMPLES / "gemv_allreduce_host_4/trace.eidola")
+    export("chakra", trace.path, tmp_path / "et")
+    sides = {SEND: defaultdict(int), RECV: defaultdict(int)}
+    for rank, nodes in files_of(tmp_path / "et").items():
+        for node in nodes.values():
+            if node["type"] in sides:
+                assert rank == node["comm_src" if node["type"] == SEND else "comm_dst"]
+                key = (node["comm_src"], node["comm_dst"], node["comm_tag"], node["comm_size"])
+                sides[node["type"]][key] += 1
+    assert sides[SEND] == sides[RECV]
+    assert set(sides[SEND].values()) == {1}
+    assert len(sides[SEND]) == trace.read("writes", ["rank"]).num_rows
+
+
+def rows(trace, table, names):
+    """Return a table's rows with times on each rank's own clock, as alignment starts anew in every conversion."""
+    offset = {r["rank"]: r["offset_ns"] or 0 for r in trace.read("clocks").to_pylist()}
+    found = []
+    for row in trace.read(table).to_pylist():
+        for name in ("launch_ns", "start_ns", "end_ns"):
+            if row.get(name) is not None:
+                row[name] -= offset[row["rank"]]
+        found.append(tuple(str(row[name]) for name in names))
+    return sorted(found)
+
+
+def edges(trace):
+    """Return the edges between lanes by what they join, without what Chakra cannot tell."""
+    spans = {
+        (r["rank"], r["span"]): (r["lane"], r["name"], r["start_ns"], r["end_ns"])
+        for r in trace.read("spans").to_pylist()
+    }
+    offset = {r["rank"]: r["offset_ns"] or 0 for r in trace.read("clocks").to_pylist()}
+
+    def place(rank, span):
+        lane, name, start, end = spans[rank, span]
+        return lane, name, start - offset[rank], end - offset[rank]
+
+    found = [(r["rank"], place(r["rank"], r["before"]), place(r["rank"], r["after"])) for r in
+             trace.read("dependencies").to_pylist()]  # fmt: skip
+    return sorted({edge for edge in found if edge[1][0] != edge[2][0]})
+
+
+def again(path, folder):
+    export("chakra", path, folder / "et")
+    report = convert(find_format("chakra"), [folder / "et"], folder / "again.eidola")
+    return Trace(folder / "again.eidola"), report
+
+
+@pytest.mark.parametrize("name", ["v100", "gloo_ddp_2"])
+def test_a_round_trip_keeps_spans_collectives_and_edges(name, request, tmp_path):
+    path = request.getfixturevalue("v100") if name == "v100" else SAMPLES / name / "trace.eidola"
+    before = Trace(path)
+    # What was aligned is the files' own clock: the first trace has no offsets left.
+    before.read = _unaligned(before)
+    after, report = again(path, tmp_path)
+    names = [n for n in SPANS if n != "launch_ns"]
+    assert rows(after, "spans", names) == rows(before, "spans", names)
+    assert rows(after, "collectives", COLLECTIVES) == rows(before, "collectives", COLLECTIVES)
+    assert set(edges(after)) >= set(edges(before)) - _overtaken(before)
+    assert after.read("communicators").sort_by("rank").drop(["name"]) == before.read("communicators").sort_by(
+        "rank"
+    ).drop(["name"])
+    assert not [p for p in check(after.path) if p.severity == "error"]
+    assert not report.unmatched
+
+
+def _overtaken(trace):
+    """Return the launches whose kernel ended before the call did, which an order of ends cannot keep."""
+    return {e for e in edges(trace) if e[1][3] >= e[2][3]}
+
+
+def _unaligned(trace):
+    read = trace.read
+
+    def without_offsets(table, *args, **more):
+        data = read(table, *args, **more)
+        if table != "clocks":
+            return data
+        place = data.column_names.index("offset_ns")
+        import pyarrow as pa
+
+        return data.set_column(place, "offset_ns", pa.array([0] * data.num_rows, pa.int64()))
+
+    return without_offsets
+
+
+def test_the_folder_appears_whole_and_replaces_only_its_like(tmp_path):
+    sample = SAMPLES / "gloo_ddp_2/trace.eidola"
+    export("chakra", sample, tmp_path / "et")
+    assert sorted(p.name for p in (tmp_path / "et").iterdir()) == [
+        "comm_groups.json",
+        "trace.0.et",
+        "trace.1.et",
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="left alone"):
+        export("chakra", sample, tmp_path / "other", overwrite=True)
+    export("chakra", sample, tmp_path / "et", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["et", "other"]
