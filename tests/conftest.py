@@ -10,6 +10,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # machines are shared, and first calls compile
 settings.load_profile("untimed")
 
+# Where a shell started the tests in the background, they and their children would ignore Ctrl-C, which some test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 CACHE = os.environ.get("XDG_CACHE_HOME")
 
 
