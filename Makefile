@@ -51,7 +51,7 @@ docs: $(VENV)/.run
 
 # Nothing is fetched. The variable silences a banner about the theme's successor.
 site: $(VENV)/.site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build/site .mypy_root .mypy_cache .ruff_cache .pytest_cache
