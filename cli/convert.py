@@ -1,6 +1,7 @@
 """`eidola convert`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -167,13 +168,19 @@ def _print(report: "ConversionReport", as_json: bool, quiet: bool) -> None:
 
 
 @app.command()
-def check(trace: Annotated[Path, typer.Argument(help="Trace or run folder.")]) -> None:
+def check(
+    trace: Annotated[Path, typer.Argument(help="Trace or run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+    quiet: _Quiet = False,
+) -> None:
     """Check a trace against the schema: a line a problem, exit code 3 where it breaks the schema."""
     from ..schemas import check as check_folder
 
     problems = check_folder(trace)
-    for problem in problems:
-        typer.echo(str(problem))
-    if any(problem.severity == "error" for problem in problems):
+    broken = any(problem.severity == "error" for problem in problems)
+    if as_json:
+        typer.echo(json.dumps({"ok": not broken, "problems": [asdict(p) for p in problems]}, indent=1))
+    elif not quiet:
+        typer.echo("\n".join([*map(str, problems), *([] if broken else ["ok"])]))
+    if broken:
         raise typer.Exit(3)
-    typer.echo("ok")

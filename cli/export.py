@@ -15,10 +15,7 @@ def export_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Write a trace or a run as what other tools read: Chakra, GOAL, Perfetto, or a CSV list of peer writes.
-
-    eidola convert export perfetto run/ -o run.pftrace
-    """
+    """Write a trace or a run as what other tools read: Chakra, GOAL, Perfetto, or a CSV list of peer writes."""
     from ..convert.export import export
     from .progress import progress
 

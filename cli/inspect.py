@@ -18,6 +18,9 @@ _NOTED = (
 )  # fmt: skip
 _RANKS = ["rank", "backend", "model", "device", "duration_us", "clock", "offset_us", "residual_us"]
 _COLLECTIVES = ["operation", "rank_records", "operations", "matched", "bytes", "own_time_us", "skew_us"]
+_SHOWN = 8  # rows of a table; --json has all
+_WAITS = ["rank", "waits", "waited_us", "polls", "longest_flag", "on_it_us"]
+_WRITES = ["from", "to", "writes", "bytes"]
 _GROUPS = ["name", "size", "ranks_in_trace", "description"]
 
 
@@ -32,8 +35,17 @@ def inspect(
         return
     from rich.console import Console
 
+    from ..schemas import Results
+
     console = Console()
     console.width = max(console.width, _WIDTH)
+    if "run" in summary:
+        from .show import show_facts, show_run
+
+        show_facts(summary["run"])
+        if (path / "gpus.parquet").is_file():
+            show_run(Results(path))
+        return
     for table in _tables(summary):
         console.print(table)
     for line in _lines(summary):
@@ -48,6 +60,7 @@ def summarise(path: Path) -> dict[str, Any]:
     if (path / "manifest.json").is_file():
         return _run(path)
     from ..schemas import Trace
+    from .traffic import waits_by_rank, writes_by_pair
 
     trace = Trace(path)
     return {
@@ -57,7 +70,9 @@ def summarise(path: Path) -> dict[str, Any]:
         "collectives": _collectives(trace),
         "communicators": _communicators(trace),
         "peer_writes": sum(_counts(trace, "writes", ["kind"]).values()),
+        "writes_by_pair": writes_by_pair(trace),
         "waits": trace.read("waits", ["rank"]).num_rows,
+        "waits_by_rank": waits_by_rank(trace),
         "notes": trace.notes,
     }
 
@@ -140,8 +155,6 @@ def _communicators(trace: "Trace") -> list[dict[str, Any]]:
 
 
 def _tables(summary: dict[str, Any]) -> list["Table"]:
-    if "run" in summary:
-        return [_table("run", ["", ""], [[key, _cell(value)] for key, value in summary["run"].items()])]
     ranks = [
         [r["rank"], r["backend"], r["model"], r["device"], _us(r["duration_ns"]), r["clock_method"],
          _us(r["clock_offset_ns"]), _us(r["clock_residual_ns"])]
@@ -157,7 +170,23 @@ def _tables(summary: dict[str, Any]) -> list["Table"]:
     groups = [
         [c["communicator"], c["group_size"], c["ranks_in_trace"], c["name"]] for c in summary["communicators"]
     ]
+    waits = [
+        [
+            w["rank"],
+            f"{w['waits']:,}",
+            _us(w["time_ns"]),
+            w["polls"],
+            w["longest_flag"],
+            _us(w["longest_flag_ns"]),
+        ]
+        for w in sorted(summary["waits_by_rank"], key=lambda w: -w["time_ns"])
+    ]
+    writes = [
+        [w["rank"], w["peer"], f"{w['writes']:,}", f"{w['bytes']:,}"] for w in summary["writes_by_pair"]
+    ]
     tables = [
+        _table("who waited longest, and for which flag", _WAITS, waits),
+        _table("who wrote most to whom", _WRITES, writes),
         _table("ranks", _RANKS, ranks),
         _table("spans", ["rank", *kinds], spans),
         _table(
@@ -174,10 +203,11 @@ def _table(title: str, header: list[str], rows: list[list[Any]]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    more = f" (first {_SHOWN} of {len(rows):,}; --json has all)" if len(rows) > _SHOWN else ""
+    table = Table(title=title + more, title_justify="left")
     for name in header:
         table.add_column(name)
-    for row in rows:
+    for row in rows[:_SHOWN]:
         table.add_row(*(escape(_cell(value)) for value in row))
     return table
 
@@ -193,8 +223,6 @@ def _us(nanoseconds: int | None) -> str | None:
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
-    if "run" in summary:
-        return []
     lines = [f"dependencies: {_cell(summary['dependencies'])}"]
     if summary["peer_writes"] or summary["waits"]:
         lines.append(f"peer writes: {summary['peer_writes']}; waits: {summary['waits']}")

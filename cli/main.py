@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..schemas.errors import EidolaError
-from . import capture, convert, inspect, replay, report
+from . import capture, convert, examples, inspect, replay, report
 
 INTERRUPTED = "eidola: interrupted; nothing that looks complete was left behind"
 
@@ -38,6 +38,7 @@ app.add_typer(convert.app, name="convert")
 app.add_typer(replay.app, name="replay")
 app.command("report")(report.report)
 app.command("inspect")(inspect.inspect)
+examples.attach(app)
 
 
 def main() -> None:

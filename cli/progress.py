@@ -4,8 +4,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn, Task
 
 PATIENCE_S = 2.0
+
+
+@contextmanager
+def working(what: str, *, enabled: bool = True) -> Iterator[None]:
+    """Show that something of unknown length is under way, and for how long."""
+    with progress(enabled=enabled) as show:
+        show(what, 0, 0)
+        yield
 
 
 @contextmanager
@@ -17,13 +29,39 @@ def progress(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None
     from rich.console import Console
     from rich.progress import Progress
 
-    bar = Progress(console=Console(stderr=True), transient=True)
+    bar = Progress(*_columns(), console=Console(stderr=True), transient=True)
     task = bar.add_task("", total=None)
     patience = Timer(PATIENCE_S, bar.start)
     patience.daemon = True
     patience.start()
     try:
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total or None
+        )
     finally:
         patience.cancel()
         bar.stop()
+
+
+def _columns() -> "tuple[ProgressColumn, ...]":
+    """Return what a bar shows: the work, its rate, time left and time spent."""
+    from rich import progress as shown
+    from rich.text import Text
+
+    class Rate(shown.ProgressColumn):
+        """What was done a second, of late."""
+
+        def render(self, task: "Task") -> Text:
+            """Return the rate, where there is one."""
+            return Text(f"{task.speed:,.0f}/s" if task.speed and task.total else "")
+
+    return (
+        shown.TextColumn("{task.description}"),
+        shown.BarColumn(),
+        shown.TaskProgressColumn(),
+        Rate(),
+        shown.TextColumn("left"),
+        shown.TimeRemainingColumn(compact=True),
+        shown.TextColumn("spent"),
+        shown.TimeElapsedColumn(),
+    )

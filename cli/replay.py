@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import generate, interval, scale, score, sweep
+from .progress import working
 from .replay_run import EXAMPLES, parse_settings, run_command, running, verify_command
 
 if TYPE_CHECKING:
@@ -41,15 +42,13 @@ def explain_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the causes of a run's length along its critical path, by kernel, link and flag.
-
-    Example: eidola replay explain run/ --confirm
-    """
+    """Rank the causes of a run's length along its critical path, by kernel, link and flag."""
     from ..replay import explain
     from .show import show_confirmations, show_explanation
 
     found = _confirmed(run, top, as_json) if confirm else ()
-    explanation = explain(run, top)
+    with working("walking the critical path", enabled=not as_json):
+        explanation = explain(run, top)
     if as_json:
         told = {"confirmed": [asdict(each) for each in found]} if confirm else {}
         typer.echo(json.dumps(explanation.as_dict() | told, indent=1))
@@ -78,7 +77,8 @@ def compare_command(
     from ..replay import compare
     from .show import show_comparison
 
-    comparison = compare(run, other)
+    with working("comparing", enabled=not as_json):
+        comparison = compare(run, other)
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), indent=1, default=str))
     else:

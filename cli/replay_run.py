@@ -3,11 +3,9 @@
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -226,12 +224,4 @@ def running(compiled: bool, quiet: bool) -> Iterator[Callable[[str, int, int], N
         if not is_compiled():
             typer.echo("compiling the engine: once for this version, about 20 seconds", err=True)
     with progress(enabled=not quiet) as show:
-        yield partial(_with_rate, show, {})
-
-
-def _with_rate(
-    show: Callable[[str, int, int], None], begun: dict[str, float], what: str, done: int, total: int
-) -> None:
-    """Show a stage and, once it has got somewhere, how many messages a second it takes."""
-    spent = time.monotonic() - begun.setdefault(what, time.monotonic())
-    show(f"{what}, {done / spent:,.0f} messages/s" if spent and done and done < total else what, done, total)
+        yield show

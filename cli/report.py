@@ -19,21 +19,19 @@ def report(
         Path, typer.Option("--output", "-o", help="HTML file to write; replaced if there.")
     ] = Path("report.html"),
 ) -> None:
-    """Write a run, a trace, a sweep or a comparison as one HTML file that needs no network.
-
-    Examples: eidola report run/ -o report.html; eidola report run/ other/; eidola report run/ captured
-    """
+    """Write a run, a trace, a sweep or a comparison as one HTML file that needs no network."""
     from ..report import report as write
     from ..report import report_comparison
+    from .progress import working
 
-    if other is not None:
-        from ..replay import compare
+    with working("drawing"):
+        if other is None:
+            written = write(path, output, _critical_path(path))
+        else:
+            from ..replay import compare
 
-        written = report_comparison(compare(path, other).as_dict(), output)
-        typer.echo(f"wrote {written}; open it in a browser")
-        return
-
-    typer.echo(f"wrote {write(path, output, _critical_path(path))}; open it in a browser")
+            written = report_comparison(compare(path, other).as_dict(), output)
+    typer.echo(f"wrote {written}; open it in a browser")
 
 
 def _critical_path(path: Path) -> "Sequence[dict[str, Any]] | None":

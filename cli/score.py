@@ -1,5 +1,6 @@
 """`eidola replay score`."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ def score_command(
     into: Annotated[
         Path | None, typer.Option(help="Also write the measured part between the marks of this page.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Predict published measurements of collectives, and say how far off the predictions are.
@@ -39,9 +41,24 @@ def score_command(
         made = score(file, output, jobs=jobs or os.cpu_count() or 1, progress=show)
     if into is not None:
         write_into(made, into)
+    rows = judged(made.rows)
+    if as_json:
+        found = [
+            {
+                "sweep": name,
+                "sizes": CLASSES[i][0],
+                "rows": errors.rows,
+                "median": errors.median,
+                "high": errors.high,
+            }
+            for name, part in sweeps(rows).items()
+            for i in range(len(CLASSES))
+            if (errors := errors_of(part, i))
+        ]
+        typer.echo(json.dumps({"rows": len(made.rows), "judged": len(rows), "errors": found}, indent=1))
+        return
     if quiet:
         return
-    rows = judged(made.rows)
     typer.echo(
         f"{len(made.rows):,} rows, {len(rows):,} judged; median and 90th percentile of the error, full sweeps:"
     )

@@ -21,6 +21,13 @@ _CELL = 110
 _CLOCK_PS = 1000  # a capture counts whole nanoseconds
 _CAUSE = ["cause", "us", "share"]
 _GPU = ["GPU", "end us", "computed us", "exposed us", "flag reads"]
+_LINK = ["link", "busy us", "share", "bytes", "queued us"]
+_FACTS = {
+    "makespan_ps": "makespan, us", "gpus": "GPUs", "captured_ranks": "captured ranks", "backends": "captured on",
+    "fabric": "fabric", "mode": "mode", "wait": "wait", "routing": "routing", "messages": "messages",
+    "waits": "waits", "flag_reads": "flag reads", "engine": "engine", "stalled": "stalled",
+}  # fmt: skip
+_DETAIL = ["skew_a_ps", "skew_b_ps", "ranks_a", "ranks_b"]  # of collectives, in --json only
 _WIDTH = 130  # columns that the widest table needs; a narrower terminal wraps lines rather than cells
 
 
@@ -33,17 +40,50 @@ def show_run(results: "Results") -> None:
         explanation = explain(results)
         typer.echo(explanation.sentence)
         show_table("critical path", _CAUSE, _causes(explanation, _SHOWN))
-    show_table(
-        "GPUs that waited longest",
-        ["GPU", "end us", "computed us", "exposed us", "flag reads"],
-        _gpus(results),
-    )
+    else:
+        typer.echo(
+            f"The run takes {us(summary['makespan_ps'])} us; it recorded no messages to explain it by."
+        )
+    show_table("GPUs that waited longest", _GPU, _gpus(results))
+    show_table("busiest links", _LINK, _links(results, int(summary["makespan_ps"])))
     for key in ("law", "extrapolated", "notes", "causality_violations"):
         if value := summary.get(key):
             for line in value if isinstance(value, list) else [value]:
                 typer.echo(f"{key.replace('_', ' ')}: {line}")
     typer.echo(f"hash: {results.manifest.get('results_hash', '')}")
     typer.echo(f"{results.path}: `eidola replay explain {results.path}` says more")
+
+
+def show_facts(summary: dict[str, Any]) -> None:
+    """Print what ran: a line a fact of a run's summary."""
+    for key, what in _FACTS.items():
+        value = summary.get(key)
+        if value in (None, [], {}):
+            continue
+        if key == "makespan_ps":
+            value = us(value)
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        typer.echo(f"{what}: {value:,}" if isinstance(value, int) else f"{what}: {value}")
+
+
+def _links(results: "Results", makespan_ps: int) -> list[list[Any]]:
+    """Return the busiest links; none where the fabric has none."""
+    if "links" not in results.tables():
+        return []
+    rows = results.read("links", ["link", "name", "busy_ps", "wire_bytes", "queued_ps"])
+    rows = rows.sort_by([("busy_ps", "descending"), ("link", "ascending")]).slice(0, _SHOWN).to_pylist()
+    return [
+        [
+            r["name"],
+            us(r["busy_ps"]),
+            f"{r['busy_ps'] / max(makespan_ps, 1):.1%}",
+            f"{r['wire_bytes']:,}",
+            us(r["queued_ps"]),
+        ]
+        for r in rows
+        if r["busy_ps"]
+    ]
 
 
 def _gpus(results: "Results") -> list[list[Any]]:
@@ -100,7 +140,8 @@ def show_comparison(comparison: "Comparison", top: int) -> None:
     makespans = [us(comparison.makespan_a_ps), us(comparison.makespan_b_ps), us(comparison.difference_ps)]
     show_table("whole run (us)", ["a", "b", "difference"], [makespans])
     show_frame("causes on the critical path", comparison.causes, top)
-    show_frame("collectives: own time, last start to latest end", comparison.collectives, top)
+    collectives = comparison.collectives.drop(columns=_DETAIL, errors="ignore")
+    show_frame("collectives: own time, last start to latest end", collectives, top)
     for key, value in comparison.errors().items():
         if comparison.same is None and value is not None:
             typer.echo(f"error, {key.replace('_', ' ')}: {value:.1%}")
