@@ -20,7 +20,13 @@ from .report import ExportReport
 _PS = 1000  # picoseconds a nanosecond
 _CPUS = 256
 REQUEST_BYTES = 32
-BLOCK_ROWS = 200_000
+BLOCK_ROWS = 50_000
+_COLUMNS = {
+    "messages": [
+        "message", "agent", "source_rank", "destination_rank", "size_bytes", "post_ps", "released_by"
+    ],
+    "waits": ["wait", "agent", "start_ps", "end_ps", "released_by"],
+}  # fmt: skip
 
 
 def write_run(run: Results, file: TextIO, report: ExportReport, progress: Progress) -> None:
@@ -74,9 +80,8 @@ def _write_block(
 def _by(run: Results, table: str, column: str, values: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
     """Return the rows of a table whose `column` is among `values`, by it."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for batch in run.read(table, filters=pc.field(column).isin(pa.array(values, pa.int64()))).to_batches(
-        1 << 14
-    ):
+    held = run.read(table, _COLUMNS[table], pc.field(column).isin(pa.array(values, pa.int64())))
+    for batch in held.to_batches(1 << 14):
         for row in batch.to_pylist():
             found[row[column]].append(row)
     return found
