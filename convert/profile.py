@@ -188,6 +188,7 @@ def build_record(profile: Profile) -> RankRecord:
     )  # fmt: skip
     work = build_work(events)
     events.table = SCHEMA.empty_table()  # all of it is in `work` now, and it may be large
+    pa.default_memory_pool().release_unused()
     if not work.on_gpu.any():
         raise InputError(
             f"{place.path}: process {place.pid} has no kernel or copy with whole times; record it again with GPU "

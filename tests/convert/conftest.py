@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -113,3 +114,29 @@ class Make:
 @pytest.fixture(scope="session")
 def make() -> type[Make]:
     return Make
+
+
+def mutate(data: bytes, seed: int) -> bytes:
+    """Return `data` cut short, with flipped bits, with pieces copied over others, or with extreme numbers."""
+    draw = Random(seed)
+    broken = bytearray(data)
+    how = draw.randrange(4)
+    if how == 0:
+        return data[: draw.randrange(len(data))]
+    for _ in range(draw.randrange(1, 12)):
+        at, other = draw.randrange(len(data)), draw.randrange(len(data))
+        if how == 1:
+            broken[at] ^= 1 << draw.randrange(8)
+        elif how == 2:
+            length = draw.randrange(1, 200)
+            broken[at : at + length] = broken[other : other + length]
+        else:
+            broken[at : at + 8] = draw.choice(
+                [b"\xff" * 8, b"\0" * 8, b"9" * 8, b"[" * 8, b"\x7f" + b"\xff" * 7]
+            )
+    return bytes(broken)
+
+
+@pytest.fixture(scope="session")
+def mutated() -> Callable[[bytes, int], bytes]:
+    return mutate

@@ -416,3 +416,20 @@ def test_other_databases_are_not_taken_for_reports(tmp_path):
     found = recognise([tmp_path])
     assert found.files == {}
     assert sorted(p.name for p in found.unknown) == ["bad.sqlite", "other.sqlite"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_happens_to_a_file_it_is_read_or_refused_by_name(mutated, tmp_path, seed):
+    path = two_ranks(tmp_path / "a.sqlite").done()
+    path.write_bytes(mutated(path.read_bytes(), seed))
+    try:
+        convert(NSYS, [path], tmp_path / "out")
+    except EidolaError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    if refused:
+        assert path.name in refused
+        assert not (tmp_path / "out").exists()
+    else:
+        assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
