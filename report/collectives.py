@@ -5,13 +5,15 @@ to the last's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .light import Light
+from .light_chart import against, speed_of_light
+from .operation import Operation
 from .text import count_text, error_text, hover, label, short, time_text, time_unit
 from .view import ROWS, Chart, Column, Table, View, bar_gap, left_out
 
@@ -20,41 +22,14 @@ _POINTS = 2000
 _FAR = 100  # a ratio of longest to shortest from which the axis is logarithmic
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One operation. Times in picoseconds; None where it was not captured (or not replayed) on all its ranks."""
-
-    operation: str
-    communicator: str
-    sequence: int
-    ranks: int
-    size_bytes: int | None
-    algorithm: str | None
-    predicted_ps: int | None = None
-    predicted_skew_ps: int | None = None
-    captured_ps: int | None = None
-    captured_skew_ps: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The operation and its place in its communicator, such as `all_reduce 3`."""
-        return f"{self.operation} {self.sequence}"
-
-    @property
-    def error(self) -> float | None:
-        """(predicted - captured) / captured own time; None where one of them is not there or nothing took time."""
-        if self.predicted_ps is None or not self.captured_ps:
-            return None
-        return (self.predicted_ps - self.captured_ps) / self.captured_ps
-
-
-def replayed(table: pa.Table) -> list[Operation]:
-    """Return the operations of a run's `collectives`, in order."""
+def replayed(table: pa.Table, light: Light | None = None) -> list[Operation]:
+    """Return the operations of a run's `collectives`, in order; `light` bounds their times."""
     grouped = table.group_by("collective", use_threads=False).aggregate(
         [
             *((name, "first") for name in ("operation", "communicator", "sequence", "algorithm")),
             ("size_bytes", "max"),
             ("rank", "count"),
+            ("rank", "list"),
             *((f"{end}_ps", how) for end in ("start", "end") for how in ("min", "max")),
             *((f"captured_{end}_ns", how) for end in ("start", "end") for how in ("min", "max", "count")),
         ]
@@ -74,6 +49,9 @@ def replayed(table: pa.Table) -> list[Operation]:
                 row["start_ps_max"] - row["start_ps_min"],
                 1000 * (row["captured_end_ns_max"] - row["captured_start_ns_max"]) if whole else None,
                 1000 * (row["captured_start_ns_max"] - row["captured_start_ns_min"]) if whole else None,
+                light.bound_ps(row["operation_first"], row["size_bytes_max"], row["rank_list"])
+                if light
+                else None,
             )
         )
     return made
@@ -111,11 +89,12 @@ def collectives(operations: Sequence[Operation]) -> View | None:
     return View(
         "collectives",
         "Collectives",
-        _compared(compared, len(operations)) if compared else _alone(operations),
-        (chart,),
+        (_compared(compared, len(operations)) if compared else _alone(operations)) + against(operations),
+        (chart, *speed_of_light(operations)),
         (_table(operations),),
         "Own time: from the last rank's start to the latest end. Skew, what ranks spent before the last one "
-        "arrived, is apart. Error: predicted minus captured, by captured.",
+        "arrived, is apart. Error: predicted minus captured, by captured. Speed of light: what must cross the "
+        "tightest of the cuts around GPUs and boxes, by its rate, plus the least latency; no algorithm is faster.",
     )
 
 
@@ -248,6 +227,7 @@ def _table(operations: Sequence[Operation]) -> Table:
         Column("algorithm", [o.algorithm for o in kept]),
         Column("predicted (µs)", micro("predicted_ps")),
         Column("captured (µs)", micro("captured_ps")),
+        Column("speed of light (µs)", micro("light_ps")),
         Column("error (%)", [None if o.error is None else round(100 * o.error, 4) for o in kept], 1),
         Column("skew predicted (µs)", micro("predicted_skew_ps")),
         Column("skew captured (µs)", micro("captured_skew_ps")),

@@ -42,7 +42,7 @@ def lay_out(
     Nodes are those that links name; `box_gpus` consecutive GPUs share a box.
     """
     names = list(dict.fromkeys((*source, *destination)))
-    gpus = {name: int(name[4:]) for name in names if _is_gpu(name)}
+    gpus = {name: int(name[4:]) for name in names if is_gpu(name)}
     names.sort(key=lambda name: gpus.get(name, len(names)))
     group, places = _groups(names, gpus, box_gpus)
     at = {name: group[i] for i, name in enumerate(names)}
@@ -55,7 +55,8 @@ def lay_out(
     return placed, *ends
 
 
-def _is_gpu(name: str) -> bool:
+def is_gpu(name: str) -> bool:
+    """Whether a node is a GPU, by its name."""
     return name.startswith("gpu ") and name[4:].isascii() and name[4:].isdigit() and len(name) < 20
 
 
@@ -65,7 +66,7 @@ def _groups(names: Sequence[str], gpus: dict[str, int], box_gpus: int) -> tuple[
     kinds: dict[str, list[list[int]]] = defaultdict(list)  # by kind: the nodes of each member
     boxes: dict[int, list[int]] = defaultdict(list)
     for node, name in enumerate(names):
-        box = _box(name, gpus, box_gpus) if boxed else None
+        box = stands_in_box(name, box_gpus) if boxed else None
         if box is None:
             kinds[kind(name[:_LONG])].append([node])
         else:
@@ -88,13 +89,13 @@ def _groups(names: Sequence[str], gpus: dict[str, int], box_gpus: int) -> tuple[
     return group, places
 
 
-def _box(name: str, gpus: dict[str, int], box_gpus: int) -> int | None:
-    """Return the box that a node stands in; None for what is between boxes."""
-    if name in gpus:
-        return gpus[name] // box_gpus
+def stands_in_box(name: str, box_gpus: int) -> int | None:
+    """Return the box that a node stands in, by its name; None for what is between boxes."""
+    if is_gpu(name):
+        return int(name[4:]) // box_gpus
     what = kind(name[:_LONG])
     number = name[len(what) :].strip().split(".")[0]
-    return int(number) if what in _INSIDE and number.isdigit() else None
+    return int(number) if what in _INSIDE and number.isascii() and number.isdigit() else None
 
 
 def _levels(size: int, low: Sequence[int], source: Ints, destination: Ints) -> Ints:

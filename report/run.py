@@ -13,6 +13,7 @@ from .fabric import fabric
 from .facts import facts, warnings
 from .flags import NOBODY, Flags, by_flag, cause, flags
 from .gpus import gpus
+from .light import Light
 from .links import links
 from .page import Head
 from .path import critical_path
@@ -41,7 +42,7 @@ def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tu
         fabric(link_table, makespan, box_gpus),
         links(link_table, results.read("link_use"), makespan),
         _traffic(results, table.num_rows, box_gpus),
-        collectives(replayed(results.read("collectives"))),
+        collectives(replayed(results.read("collectives"), Light(link_table, box_gpus))),
     ]
     return _head(results, table, makespan), [view for view in views if view]
 
