@@ -15,11 +15,13 @@ from .flags import NOBODY, Flags, by_flag, cause, flags
 from .gpus import gpus
 from .light import Light
 from .links import links
+from .messages import messages
 from .page import Head
 from .path import critical_path
 from .text import count_text, short, size_text, time_text
 from .traffic import traffic
 from .view import View, micro
+from .waits import by_policy, waits
 
 _WAITS = ("rank", "flag", "flag_name", "policy", "start_ps", "end_ps", "polls", "released_by")
 _FLAGS_NOTE = (
@@ -39,9 +41,11 @@ def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tu
         causes(results.confirmed),
         _gpus(table, makespan, found),
         flags(found, _FLAGS_NOTE) if found else None,
+        _waits(results),
         fabric(link_table, makespan, box_gpus),
         links(link_table, results.read("link_use"), makespan),
         _traffic(results, table.num_rows, box_gpus),
+        _messages(results),
         collectives(replayed(results.read("collectives"), Light(link_table, box_gpus))),
     ]
     return _head(results, table, makespan), [view for view in views if view]
@@ -81,6 +85,21 @@ def _traffic(results: Results, size: int, box_gpus: int) -> View | None:
     table = results.read("messages", ["source_rank", "destination_rank", "size_bytes"])
     source, destination, size_bytes = (column.to_numpy() for column in table.columns)
     return traffic(source, destination, size_bytes, size, box_gpus)
+
+
+def _messages(results: Results) -> View | None:
+    if "messages" not in results.tables():
+        return None
+    names = ["source_rank", "destination_rank", "size_bytes", "post_ps", "arrival_ps"]
+    source, destination, size, post, arrival = (c.to_numpy() for c in results.read("messages", names).columns)
+    away = source != destination
+    return messages(size[away], (arrival - post)[away])
+
+
+def _waits(results: Results) -> View | None:
+    if "waits" not in results.tables():
+        return None
+    return waits(by_policy(results.read("waits", ["policy", "start_ps", "end_ps", "arrival_ps", "polls"])))
 
 
 def _head(results: Results, table: pa.Table, makespan_ps: int) -> Head:

@@ -13,10 +13,13 @@ from .facts import backend_warning
 from .flags import NOBODY, Flags, by_flag, cause, flags
 from .gpus import gpus
 from .intervals import union_length
+from .launches import launches
+from .messages import messages
 from .page import Head
 from .text import count_text, size_text, time_text
 from .traffic import traffic
 from .view import View
+from .waits import by_policy, waits
 
 Ints = npt.NDArray[np.int64]
 _WORK = ("kernel", "copy", "phase")
@@ -35,7 +38,10 @@ def trace_report(trace: Trace) -> tuple[Head, list[View]]:
     views = [
         _gpus(trace, ranks, spans, rows, found),
         flags(found, _FLAGS_NOTE),
+        launches(trace.read("spans", ["rank", "lane", "kind", "name", "launch_ns", "start_ns", "end_ns"])),
+        _waits(trace),
         _traffic(writes),
+        messages(_sizes(writes), None),
         collectives(captured(rows)),
     ]
     return _head(trace, ranks, spans, writes, rows), [view for view in views if view]
@@ -105,6 +111,21 @@ def _traffic(writes: pa.Table) -> View | None:
     source, destination = (writes[c].to_numpy() for c in ("rank", "peer"))
     size = writes["size_bytes"].fill_null(0).to_numpy()
     return traffic(source, destination, size, int(max(source.max(), destination.max())) + 1)
+
+
+def _sizes(writes: pa.Table) -> Ints:
+    """Return the sizes, where they are known, of writes to other ranks."""
+    known = writes.filter((pc.field("rank") != pc.field("peer")) & pc.field("size_bytes").is_valid())
+    sizes: Ints = known["size_bytes"].to_numpy()
+    return sizes
+
+
+def _waits(trace: Trace) -> View | None:
+    table = trace.read("waits", ["start_ns", "end_ns", "polls"], filters=pc.field("end_ns").is_valid())
+    start, end = (1000 * table[name].to_numpy() for name in ("start_ns", "end_ns"))
+    policy = ["captured"] * table.num_rows
+    return waits(by_policy(pa.table({"policy": pa.array(policy, pa.string()), "start_ps": start, "end_ps": end,
+                                     "polls": table["polls"]})))  # fmt: skip
 
 
 def _head(trace: Trace, ranks: pa.Table, spans: pa.Table, writes: pa.Table, rows: pa.Table) -> Head:

@@ -13,7 +13,7 @@ from .runs import HOSTILE, fused, ring, saved, star
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs/report.png"
 SAMPLE = ROOT / "sample_traces/gemv_allreduce_host_4/trace.eidola"
-VIEWS = ["path", "gpus", "flags", "fabric", "links", "traffic", "collectives"]
+VIEWS = ["path", "gpus", "flags", "waits", "fabric", "links", "traffic", "messages", "collectives"]
 
 
 def reported(run):
@@ -35,7 +35,7 @@ def sections(page):
 def test_every_view_is_drawn_without_errors_or_network(page, small):
     page.open(small)
     assert sections(page) == VIEWS
-    assert page.charts() == 7
+    assert page.charts() == 12
     assert page.undrawn() == []
     assert page.console() == []
     assert page.requests() == []
