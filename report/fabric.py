@@ -14,7 +14,7 @@ from .text import count_text, hover, label, share_text, short, size_text, time_t
 from .view import ROWS, Chart, Column, Table, View, left_out, micro
 
 _WIDTHS = (0.7, 1.2, 2.0, 2.8, 3.8)  # of lines, by heat
-_DENSE = 300  # lines from which they are thinner
+_DENSE = 100  # lines from which they are thinner
 _STEPS = 12  # points of a bent line
 _LABELS = 16  # names a row
 
