@@ -169,5 +169,5 @@ def test_nothing_half_written_and_nothing_overwritten(tmp_path):
     assert (tmp_path / "o.pftrace").read_text() == "mine"
     export("perfetto", sample, tmp_path / "o.pftrace", overwrite=True)
     assert Read(tmp_path / "o.pftrace").slices
-    with pytest.raises(UsageError, match="there are goal"):
+    with pytest.raises(UsageError, match="there are chakra"):
         export("otf2", sample, tmp_path / "x")
