@@ -1,0 +1,119 @@
+"""A small valid input of each format, from the builders that the tests of its reader use."""
+
+import importlib.util
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import robustness_mutations as mutations
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """How a format's input is made in a folder, which of its files are damaged (a glob), and how."""
+
+    make: Callable[[Path], None]
+    files: str
+    mutations: Mapping[str, mutations.Mutation]
+    companions: str | None = None
+    """Where the format `kineto` is given companions: their glob."""
+
+
+def builders(name: str) -> ModuleType:
+    """Import a module of tests/convert by its file."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "convert" / f"{name}.py")
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(name)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def _kineto(folder: Path) -> None:
+    make = builders("conftest")
+    for rank in range(2):
+        events = make.rank_events(shift_us=3.0 * rank, operations=3)
+        (folder / f"rank{rank}.json").write_text(json.dumps(make.document(events, rank=rank)))
+
+
+def _execution_trace(folder: Path) -> None:
+    made, conftest = builders("test_execution_trace"), builders("conftest")
+    events = [made.host(1000 + 100 * i, i + 1, "allreduce", 64 * i) for i in range(3)]
+    kernels = [conftest.collective(50 + i, 1050 + 100 * i, 20) for i in range(3)]
+    document = conftest.document([*(e for pair in events for e in pair), *kernels])
+    (folder / "rank0.json").write_text(json.dumps(document))
+    nodes = [made.new_node(10 + i, i + 1, "allreduce", 64 * i) for i in range(3)]
+    (folder / "et_rank0.json").write_text(json.dumps(made.new_trace(nodes)))
+
+
+def _flight_recorder(folder: Path) -> None:
+    made = builders("test_flight_recorder")
+    for rank in range(2):
+        made.dump(folder, rank, [made.entry(1, duration_ms=2.5), made.entry(2), made.entry(3)], world=2)
+
+
+def _nccl_plugin(folder: Path) -> None:
+    """Run the plugin under the tests' stand-in for NCCL; needs a C compiler."""
+    import subprocess
+
+    made = builders("test_nccl_plugin")
+    program, include = folder.parent / "driver", Path(made.nccl.__file__).parent
+    flags = ["-std=c11", "-D_GNU_SOURCE", f"-I{include}", "-pthread", "-ldl"]
+    subprocess.run([made.compiler()[0], made.DRIVER, "-o", program, *flags], check=True, capture_output=True)
+    shutil.rmtree(folder)
+    made.run(program, folder, 6)
+
+
+def _captured(name: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.copytree(ROOT / "sample_traces" / name / "raw", folder, dirs_exist_ok=True) and None
+
+
+def _rocpd(folder: Path) -> None:
+    builders("test_rocpd").job(folder)
+
+
+def _nsys(folder: Path) -> None:
+    builders("test_nsys").two_ranks(folder / "report.sqlite").done()
+
+
+def pickled(data: bytes, rng: object) -> bytes:
+    """Put a pickle that would call a function in place of one."""
+    del data, rng
+    return b"cposix\nsystem\n(S'touch escaped'\ntR."
+
+
+def _unpickled(mutation: mutations.Mutation) -> mutations.Mutation:
+    """Apply a mutation of JSON to what a pickle holds."""
+
+    def mutate(data: bytes, rng: mutations.Random) -> bytes:
+        document = json.loads(mutation(json.dumps(pickle.loads(data)).encode(), rng))
+        return pickle.dumps(document, 2)
+
+    return mutate
+
+
+_PICKLE = {
+    **mutations.BINARY,
+    "type swapped": _unpickled(mutations.swap_type),
+    "code in a pickle": pickled,
+}
+SEEDS = {
+    "kineto": Seed(_kineto, "rank*.json", mutations.TEXT),
+    "execution-trace": Seed(_execution_trace, "et_*.json", mutations.TEXT, "et_*.json"),
+    "nsys": Seed(_nsys, "*.sqlite", mutations.SQL),
+    "rocpd": Seed(_rocpd, "*.db", mutations.SQL),
+    "nccl-plugin": Seed(_nccl_plugin, "*.ring", mutations.BINARY),
+    "flight-recorder": Seed(_flight_recorder, "nccl_trace*", _PICKLE),
+    "captured kernel": Seed(_captured("gemv_allreduce_host_2"), "capture.json", mutations.PLAIN_TEXT),
+    "captured kernel, probes": Seed(_captured("gemv_allreduce_host_2"), "*.bin", mutations.BINARY),
+    "captured torch": Seed(_captured("gloo_ddp_2"), "*.json", mutations.PLAIN_TEXT),
+    "captured torch, rings": Seed(_captured("gloo_ddp_2"), "*.ring", mutations.BINARY),
+}
