@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..schemas import InputError, TraceWriter
+from ..schemas import InputError, TraceWriter, check
 from . import captured_kernel, captured_torch
+from .damage import told_of
 
 MANIFEST = "capture.json"
 FORMAT = 1
@@ -22,13 +23,27 @@ def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -
     folder = Path(path)
     manifest = read_manifest(folder)
     reader = _reader(folder, manifest)
-    with TraceWriter(output, overwrite=overwrite) as writer:
+    with TraceWriter(output, overwrite=overwrite, verify=True) as writer, told_of([folder]):
         try:
             reader(folder, manifest, writer)
         except (KeyError, TypeError) as error:
-            text = f"{folder / MANIFEST}: an entry is missing or of another type ({error!r})"
+            text = f"{folder / MANIFEST}: an entry is missing or of another type ({repr(error)[:200]})"
             raise InputError(f"{text}; capture again with this version") from error
     return Path(output)
+
+
+class _Checked(TraceWriter):
+    """A trace that is checked whole: captures are small, and their rows name each other by number."""
+
+    def inspect(self) -> None:
+        """Raise InputError for the first thing that breaks the schema."""
+        for problem in check(self.partial):
+            if problem.severity == "error":
+                where = f"table {problem.table}, column {problem.column}, row {problem.row}"
+                raise InputError(
+                    f"the capture gives a trace that breaks the schema ({where}: {problem.message}): its files are "
+                    "damaged; copy the whole capture folder again"
+                )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -36,7 +51,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder} is no raw capture: {file} cannot be read ({error})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise InputError(f"{file} has no format number: it was not written by `eidola capture`")

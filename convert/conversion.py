@@ -5,9 +5,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..schemas import TraceWriter, UsageError
+from .damage import told_of
 from .formats import Format
 from .job import write_job
-from .reading import Progress, read_tasks, reading_folder
+from .reading import Progress, inputs, read_task, read_tasks, reading_folder
 from .report import ConversionReport
 
 
@@ -35,16 +36,19 @@ def convert(
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs {jobs}: give at least 1")
     show = progress or _silent
-    tasks = kind.plan([Path(p) for p in paths], [Path(p) for p in companions])
+    given = [Path(p) for p in paths], [Path(p) for p in companions]
+    with told_of([*given[0], *given[1]]):
+        tasks = kind.plan(*given)
     single = len(tasks) == 1 and cluster is None
-    writer = TraceWriter(output, overwrite=overwrite)
+    writer = TraceWriter(output, overwrite=overwrite, verify=True)
     with nullcontext() if single else reading_folder(Path(output)) as folder, writer:
         if folder is None:
             show(f"reading {kind.name}", 0, 1)
-            records = list(kind.read(tasks[0], True))
+            records = read_task(kind, tasks[0], alone=True)
         else:
             records = read_tasks(kind, tasks, folder, show, jobs=jobs, cluster=cluster)
-        report = write_job(writer, records, kind.name)
+        with told_of(inputs(tasks)):
+            report = write_job(writer, records, kind.name)
     show("done", len(tasks), len(tasks))
     return report
 

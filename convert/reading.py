@@ -22,6 +22,7 @@ from ..schemas.errors import InputError, UsageError
 from ..schemas.executors import dask_cluster, process_pool
 from ..schemas.store import generator
 from ..schemas.submit import run_points
+from .damage import told_of
 from .formats import Format
 from .rank import RankRecord
 from .rank_file import load_ranks, save_ranks
@@ -108,7 +109,13 @@ def read_tasks(
 
 def _read_into(reading: Reading, folder: Path) -> None:
     """Read one task in a worker, and leave its ranks in `folder`, which all workers share."""
-    save_ranks(reading.kind.read(reading.task, False), folder / reading.id)
+    save_ranks(read_task(reading.kind, reading.task), folder / reading.id)
+
+
+def read_task(kind: Format, task: Any, *, alone: bool = False) -> list[RankRecord]:
+    """Return the ranks of one task. Raises InputError for whatever its files hold that the format does not."""
+    with told_of(inputs(task)):
+        return list(kind.read(task, alone))
 
 
 def _kept(folder: Path, wanted: set[str]) -> set[str]:
@@ -168,6 +175,6 @@ def inputs(task: Any) -> list[Path]:
         return [file for f in fields(task) for file in inputs(getattr(task, f.name))]
     if isinstance(task, dict):
         return [file for value in task.values() for file in inputs(value)]
-    if isinstance(task, list | tuple):
+    if isinstance(task, Sequence) and not isinstance(task, str | bytes):
         return [file for value in task for file in inputs(value)]
     return []

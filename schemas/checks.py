@@ -1,6 +1,5 @@
 """Whether a trace or a run keeps to the schema: every file, column and row, and what refers to what."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,21 @@ from .problem import Findings, Kind, Problem
 from .relations import Relations
 from .results import MANIFEST as RUN_MANIFEST
 from .results import Results
+from .rows import NULL, REPORT, bad_rows
 from .tables import RESULT_TABLES, TRACE_TABLES, Table
 from .trace import MANIFEST as TRACE_MANIFEST
 from .trace import Trace
 
 _AGAIN = "convert the source again"
-_REPORT = "whatever wrote the file is at fault: correct it, and write the trace again"
 
 NO_FOLDER = Kind("cannot be read as a trace or a run", "name a folder that eidola wrote")
 UNKNOWN = Kind("does not belong here and is ignored", "remove it", "warning")
 UNREADABLE = Kind("cannot be read", _AGAIN)
 STAMP = Kind("wrong or missing file metadata", "write files with TraceWriter or ResultsWriter")
-MISSING = Kind("the column is missing", _REPORT)
+MISSING = Kind("the column is missing", REPORT)
 EXTRA = Kind("the schema has no such column", "remove it, or see docs/schema.md for its name")
-TYPE = Kind("wrong type", _REPORT)
-UNIT = Kind("wrong unit in the field's metadata", _REPORT)
-NULL = Kind("required, and has no value", _REPORT)
-VALUE = Kind("not one of the values that docs/schema.md lists", _REPORT)
-BELOW = Kind("below the smallest value that makes sense", _REPORT)
-ORDER = Kind("ends before it starts", "correct the source's durations, or leave the row out")
-RANK = Kind("not the rank of the file", "give each rank's rows their own file")
+TYPE = Kind("wrong type", REPORT)
+UNIT = Kind("wrong unit in the field's metadata", REPORT)
 KEY = Kind("the key is not unique", "number the rows of a rank anew, or leave repeated rows out")
 
 
@@ -115,7 +109,7 @@ def check_file(
     data = _right_columns(findings, table, file, data, units=version == table.version)
     if not data.num_rows:
         return data
-    for column, kind, bad in _bad_rows(table, data, rank):
+    for column, kind, bad in bad_rows(table, data, rank):
         findings.rows(kind, table.name, file, column, bad, None if kind is NULL else data[column])
     if table.key and set(table.key) <= set(data.column_names):
         findings.rows(KEY, table.name, file, ", ".join(table.key), _repeated(data, table.key))
@@ -152,26 +146,6 @@ def _right_columns(findings: Findings, table: Table, file: Path, data: pa.Table,
             findings.one(UNIT, table.name, file, column.name, f"{unit!r} instead of {column.unit!r}")
         right.append(column.name)
     return pa.table({name: data[name] for name in right})
-
-
-def _bad_rows(table: Table, data: pa.Table, rank: int | None) -> Iterator[tuple[str, Kind, pa.ChunkedArray]]:
-    """Yield (column, kind of problem, which rows) for what one file tells by itself."""
-    for column in table.columns:
-        if column.name not in data.column_names:
-            continue
-        name, values = column.name, data[column.name]
-        if column.required:
-            yield name, NULL, pc.is_null(values)
-        if column.values:
-            allowed = pa.array([*column.values, None], column.type)
-            yield name, VALUE, pc.invert(pc.is_in(values, value_set=allowed))
-        if column.minimum is not None:
-            yield name, BELOW, pc.less(values, column.minimum)
-        start = name.replace("end_", "start_")
-        if start != name and start in data.column_names:
-            yield name, ORDER, pc.less(values, data[start])
-        if name == "rank" and rank is not None:
-            yield name, RANK, pc.not_equal(values, rank)
 
 
 def _repeated(data: pa.Table, key: tuple[str, ...]) -> npt.NDArray[np.bool_]:

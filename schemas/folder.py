@@ -43,6 +43,9 @@ class FolderWriter:
     def finish(self) -> None:
         """Write what is due once all tables are there."""
 
+    def inspect(self) -> None:
+        """Look at the whole folder before it appears; what this raises, it does not."""
+
     def __enter__(self) -> Self:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
@@ -57,6 +60,7 @@ class FolderWriter:
                 self.finish()
                 head = {"kind": self.kind, "version": self.version, "generator": generator()}
                 write_json(self.partial / self.manifest_name, {**self.describe(), **head})
+                self.inspect()
                 self._publish()
         finally:
             shutil.rmtree(self.partial, ignore_errors=True)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from . import html
 from .errors import InputError, UsageError
 from .folder import FolderWriter, read_manifest
+from .rows import refuse_bad_rows
 from .store import conform, read_file, select, write_file
 from .tables import TRACE_TABLES, TRACE_VERSION, Table
 
@@ -24,21 +25,23 @@ class TraceWriter(FolderWriter):
 
     `with TraceWriter("job.eidola") as w: w.write("spans", 0, {...})`. On a clean exit the folder appears
     under its name; on an exception nothing does. An existing trace is replaced only with `overwrite`. Ranks
-    may be written from several processes: a writer can be pickled, and each file has one writer.
+    may be written from several processes: a writer can be pickled, and each file has one writer. With `verify`,
+    for rows from files that others wrote, what breaks the schema in a row is refused as it is written.
     """
 
     kind = "trace"
     manifest_name = MANIFEST
     version = TRACE_VERSION
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, *, overwrite: bool = False, verify: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
+        self.verify = verify
         self.notes: dict[str, Any] = {}
 
     def write(self, name: str, rank: int, columns: Mapping[str, Any] | pa.Table) -> None:
         """Write one rank's rows of table `name`; the `rank` column is filled in where it is not given.
 
-        Raises UsageError for an unknown table, SchemaError for columns that do not fit it.
+        Raises UsageError for an unknown table, SchemaError for columns or, under `verify`, rows that do not fit it.
         """
         if isinstance(columns, Mapping) and "rank" not in columns:
             rows = len(next(iter(columns.values()), ()))
@@ -49,6 +52,8 @@ class TraceWriter(FolderWriter):
         """Write a conforming Arrow table as rank `rank`'s file of table `name`; empty tables are left out."""
         if not table.num_rows:
             return
+        if self.verify:
+            refuse_bad_rows(_table(name), table, rank)
         folder = self.partial / name
         folder.mkdir(exist_ok=True)
         write_file(_table(name), folder / file_name(rank), table)

@@ -1,4 +1,4 @@
-"""Ways to damage a file, as disks, networks, killed programs and people who mean harm do. Each: (bytes, rng) -> bytes."""
+"""Ways to damage a file, as disks, killed programs and people who mean harm do; each takes its bytes and a generator."""
 
 import gzip
 import json
@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,11 +17,15 @@ Mutation = Callable[[bytes, Random], bytes]
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _KEY = re.compile(rb'"[^"\\\n]{1,60}"\s*:')
 _TEXT = re.compile(rb'"[^"\\\n]{1,200}"')
-_WILD: list[Any] = [None, True, -1, 0, 1.5, 2**63, 2**64, -(2**63) - 1, 1e308, "", "x" * 5000, [], {}, [[]], {"a": []}]
-_HUGE = [b"9" * 400, b"-" + b"9" * 400, b"1e999", b"-1e999", b"9" * 100_000, b"1e-999", b"NaN", b"18446744073709551615",
-         b"9223372036854775807", b"-9223372036854775808", b"4294967296", b"0.0000000000001"]  # fmt: skip
-_NAMES = [b'"../../../../../tmp/escaped"', b'"/etc/passwd"', b'"a/b/../../c"', b'".."', b'"a\\u0000b"', b'"\\ud800"',
-          b'"' + b"n" * 70_000 + b'"', b'"C:\\\\x"', b'"rank99999999999999999999"']  # fmt: skip
+_WILD: list[Any] = [None, True, -1, 0, 1.5, 2**63, 2**64, -(2**63) - 1, 1e308, "", "x" * 5000, [], {}, [[]]]
+_HUGE = [
+    b"9" * 400, b"-" + b"9" * 400, b"1e999", b"-1e999", b"9" * 100_000, b"1e-999", b"NaN", b"18446744073709551615",
+    b"9223372036854775807", b"-9223372036854775808", b"4294967296", b"0.0000000000001",
+]  # fmt: skip
+_NAMES = [
+    b'"../../../../../tmp/escaped"', b'"/etc/passwd"', b'"a/b/../../c"', b'".."', b'"a\\u0000b"', b'"\\ud800"',
+    b'"' + b"n" * 70_000 + b'"', b'"C:\\\\x"', b'"rank99999999999999999999"',
+]  # fmt: skip
 _DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 900 + b"1" + b"}" * 900]
 BOMB_BYTES = 1 << 30
 
@@ -42,7 +47,9 @@ def splice(data: bytes, rng: Random) -> bytes:
     """Leave out, repeat or overwrite a stretch."""
     start = rng.randrange(len(data))
     end = min(len(data), start + rng.choice((1, 8, 64, 4096)))
-    middle = rng.choice((b"", data[start:end] * 2, rng.randbytes(end - start), b"\0" * (end - start), b"\xff" * 8))
+    middle = rng.choice(
+        (b"", data[start:end] * 2, rng.randbytes(end - start), b"\0" * (end - start), b"\xff" * 8)
+    )
     return data[:start] + middle + data[end:]
 
 
@@ -71,7 +78,9 @@ def swap_type(data: bytes, rng: Random) -> bytes:
 
 
 def _keys(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return (
+        list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    )
 
 
 def _replaced(pattern: re.Pattern[bytes], values: list[bytes]) -> Mutation:
@@ -111,7 +120,19 @@ def _word(data: bytes, rng: Random) -> bytes:
     return data[:at] + value.to_bytes(8, "little") + data[at + 8 :]
 
 
-_SQL_VALUES = (None, -1, 0, 2**63 - 1, -(2**63), 1.5, "x", "../../../../etc/passwd", b"\0\xff", "9" * 400, "x" * 100_000)
+_SQL_VALUES = (
+    None,
+    -1,
+    0,
+    2**63 - 1,
+    -(2**63),
+    1.5,
+    "x",
+    "../../../../etc/passwd",
+    b"\0\xff",
+    "9" * 400,
+    "x" * 100_000,
+)
 
 
 def sql(data: bytes, rng: Random) -> bytes:
@@ -121,17 +142,18 @@ def sql(data: bytes, rng: Random) -> bytes:
         base = sqlite3.connect(file.name)
         base.execute("PRAGMA journal_mode=OFF")
         base.execute("PRAGMA foreign_keys=OFF")
-        try:
+        with suppress(sqlite3.Error):  # a column that cannot be altered so stays as it was
             _alter(base, rng)
-        except sqlite3.Error:
-            pass  # this one cannot be altered so: the file stays as it was
         base.commit()
         base.close()
         return Path(file.name).read_bytes()
 
 
 def _alter(base: sqlite3.Connection, rng: Random) -> None:
-    tables = [r[0] for r in base.execute("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite%'")]
+    tables = [
+        r[0]
+        for r in base.execute("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite%'")
+    ]
     filled = [t for t in tables if base.execute(f'SELECT 1 FROM "{t}" LIMIT 1').fetchone()]
     table = rng.choice(filled if rng.random() < 0.9 else tables)
     columns = [r[1] for r in base.execute(f'PRAGMA table_info("{table}")')]

@@ -73,7 +73,9 @@ def _nccl_plugin(folder: Path) -> None:
 
 
 def _captured(name: str) -> Callable[[Path], None]:
-    return lambda folder: shutil.copytree(ROOT / "sample_traces" / name / "raw", folder, dirs_exist_ok=True) and None
+    return lambda folder: (
+        shutil.copytree(ROOT / "sample_traces" / name / "raw", folder, dirs_exist_ok=True) and None
+    )
 
 
 def _rocpd(folder: Path) -> None:
