@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import CaptureError
+from ..schemas.theil_sen import slope
 from .host.build import library
 
 Samples = npt.NDArray[np.int64]
@@ -59,7 +60,7 @@ def align(sessions: Sequence[Samples], window: int = WINDOW) -> Alignment | None
     behind = sent - peer + trip / 2  # how far the leader is ahead of the peer
     base = int(behind[0])  # a line through small numbers: Unix times would lose their nanoseconds as floats
     apart = behind - base
-    drift_ppb = round(_slope(since, apart) * 1e9) if len(sessions) > 1 else 0
+    drift_ppb = round(slope(since, apart) * 1e9) if len(sessions) > 1 else 0
     level = apart - since * (drift_ppb / 1e9)
     offset = round(float(np.median(level)))
     residual = int(np.ceil((np.abs(level - offset) + trip / 2).max()))
@@ -70,23 +71,6 @@ def _shortest(samples: Samples, window: int) -> list[Samples]:
     """Return of every `window` round trips, in their order, the one that took least."""
     parts = (samples[i : i + window] for i in range(0, len(samples), window))
     return [part[np.argmin(part[:, 2] - part[:, 0])] for part in parts]
-
-
-def _slope(x: Reals, y: Reals) -> float:
-    """Return the median slope of all pairs of points, each weighted by its distance in `x`; 0 without two `x`.
-
-    Sen, Estimates of the regression coefficient based on Kendall's tau, JASA 1968. The weights are there
-    because slopes of points close in time are mostly noise.
-    """
-    first, second = np.triu_indices(len(x), 1)
-    far = x[second] - x[first]
-    first, second, far = first[far != 0], second[far != 0], far[far != 0]
-    if not len(far):
-        return 0.0
-    slopes = (y[second] - y[first]) / far
-    order = np.argsort(slopes, kind="stable")
-    weights = np.cumsum(np.abs(far[order]))
-    return float(slopes[order][np.searchsorted(weights, weights[-1] / 2)])
 
 
 def between_threads(

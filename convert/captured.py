@@ -23,7 +23,7 @@ def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -
     folder = Path(path)
     manifest = read_manifest(folder)
     reader = _reader(folder, manifest)
-    with TraceWriter(output, overwrite=overwrite, verify=True) as writer, told_of([folder]):
+    with _Checked(output, overwrite=overwrite, verify=True) as writer, told_of([folder]):
         try:
             reader(folder, manifest, writer)
         except (KeyError, TypeError) as error:

@@ -18,6 +18,7 @@ from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import Call, read_calls
 from .job import write_job
 from .kineto import read_rank
+from .member import member
 from .rank import RankRecord
 from .sources import Source
 
@@ -27,13 +28,13 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
 
     Raises InputError where there is none, or a file cannot be read.
     """
-    own = {entry["rank"]: read_record(folder / entry["file"]) for entry in manifest["ranks"]}
+    own = {entry["rank"]: read_record(member(folder, entry["file"])) for entry in manifest["ranks"]}
     step = _last_common_step(folder, manifest, own)
     records = []
     for rank, record in sorted(own.items()):
         window = next(w for w in record["windows"] if w["first_step"] == step)
         traced = window["execution_trace"]
-        read = read_rank(Source(folder / window["trace"], folder / traced if traced else None))
+        read = read_rank(Source(member(folder, window["trace"]), member(folder, traced) if traced else None))
         records.append(_complete(folder, rank, record, read))
     write_job(writer, records, "eidola capture of PyTorch")
     copied = ("backend", "command", "date", "exit_code", "oversubscribed", "failures")
@@ -61,7 +62,7 @@ def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord)
     if record["host"]:
         read.hardware["host"] = record["host"]
     if record["calls"]:
-        calls, _ = read_calls(folder / record["calls"])
+        calls, _ = read_calls(member(folder, record["calls"]))
         _describe_parts(read, list(calls.values()), {group["name"]: group for group in record["groups"]})
     start_ns, end_ns = read.window_ns
     rows = [row for row in mark_rows(record, end_ns) if row[5] >= start_ns and row[4] <= end_ns]

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..schemas import InputError, TraceWriter
 from . import probe_clock
+from .member import member
 
 Rows = npt.NDArray[np.int64]
 
@@ -32,11 +33,11 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     units: dict[int, list[int]] = {}
     for entry in manifest["ranks"]:
         rank = entry["rank"]
-        rows = _read(folder / entry["file"], dtype, entry["workgroups"])
+        rows = _read(member(folder, entry["file"]), dtype, entry["workgroups"])
         records = Records(rows, entry["workgroups"], kinds)
         step_ns = 0
         if "anchor_hz" in entry:
-            file = str(folder / entry["file"])
+            file = str(member(folder, entry["file"]))
             own_ns, units[rank], step_ns = probe_clock.nanoseconds(
                 file, records.time_ns, rows, records.workgroup, kinds["anchor"], entry["anchor_hz"]
             )

@@ -7,6 +7,7 @@ from typing import Any
 from ..schemas.errors import InputError
 from .captured_ring import Mark, read_marks
 from .captured_window import load
+from .member import member
 
 _OLDEST, _NEWEST = 1, 2
 
@@ -28,7 +29,7 @@ def read_record(file: Path) -> dict[str, Any]:
         record["steps"] = [Mark(f"step {s['step']}", s["start_ns"], s["end_ns"]) for s in record["steps"]]
         record["phases"] = [Mark(p["name"], p["start_ns"], p["end_ns"]) for p in record["phases"]]
         return record
-    record["steps"], record["phases"] = read_marks(file.with_name(record["marks"]))
+    record["steps"], record["phases"] = read_marks(member(file.parent, record["marks"]))
     return record
 
 

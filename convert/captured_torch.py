@@ -17,6 +17,7 @@ from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_
 from .clocks import Clock, align
 from .collectives import Part
 from .matching import Matching, match
+from .member import member
 
 _PART_COLUMNS = (
     *("span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer"),
@@ -59,15 +60,15 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
 
 
 def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
-    record = read_record(folder / entry["file"])
-    windows = [span for w in record["windows"] for span in read_window(folder / w["trace"])]
+    record = read_record(member(folder, entry["file"]))
+    windows = [span for w in record["windows"] for span in read_window(member(folder, w["trace"]))]
     if record["calls"]:
-        return join_ring(record, folder / record["calls"], windows)
+        return join_ring(record, member(folder, record["calls"]), windows)
     calls = sorted((s for s in windows if s.name.startswith(CALL)), key=lambda s: s.start_ns)
     rank = Rank(record, top_level(windows), calls)
     join_by_order(rank)
     if record.get("flight"):
-        number_by_flights(rank, folder / record["flight"])
+        number_by_flights(rank, member(folder, record["flight"]))
     return rank
 
 
@@ -97,7 +98,7 @@ def _clocks(ranks: Sequence[Rank], matching: Matching) -> dict[int, Clock]:
     """Return each rank's clock: one host's ranks share it; hosts are aligned on the ends of collectives."""
     if len({rank.record.get("host") for rank in ranks}) == 1:
         return {rank.record["rank"]: Clock("reference", 0, 0, 0) for rank in ranks}
-    return align([rank.record["rank"] for rank in ranks], matching)
+    return align([rank.record["rank"] for rank in ranks], matching, drift=False)
 
 
 def _operators(ranks: Iterable[Rank]) -> str:

@@ -1,32 +1,50 @@
 """Align ranks' clocks on the ends of synchronising collectives, never on their starts.
 
 All ranks of such an operation end within microseconds of each other, while they may start milliseconds apart.
+Clocks of two hosts also run at different rates, by parts in a million: where the ends tell, that is taken out too.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from ..schemas.theil_sen import slope
 from .matching import SYNCHRONISING, Matching
+from .rank import drifted
+
+FEWEST_ANCHORS = 8
+"""Ends from which a drift is believed at all."""
+SCATTERS = 6
+"""Median absolute deviations of the ends (4 standard deviations) that a drift must move them by to be told."""
+MOST_DRIFT_PPB = 500_000
+"""What is more is no drift but an error: Linux corrects clocks up to this (MAXFREQ, include/linux/timex.h)."""
 
 
 @dataclass
 class Clock:
-    """How one rank's clock was aligned: aligned time = own time + `offset_ns`."""
+    """How one rank's clock was aligned: aligned = own + `offset_ns` + `drift_ppb` * (own - `at_ns`) / 10**9."""
 
     method: str
     offset_ns: int
     residual_ns: int | None
     anchors: int
+    drift_ppb: int = 0
+    at_ns: int = 0
+
+    def correction(self, own_ns: int) -> int:
+        """Return what is added to a time of the rank's own."""
+        return self.offset_ns + drifted(own_ns - self.at_ns, self.drift_ppb)
 
 
-def align(ranks: Sequence[int], matching: Matching) -> dict[int, Clock]:
+def align(ranks: Sequence[int], matching: Matching, *, drift: bool = True) -> dict[int, Clock]:
     """Return each rank's clock; the lowest rank is the reference.
 
     Ranks that share no operation with the reference are aligned through others; where there is none, the
-    method is `none` and the offset 0. The offset is the median difference of ends, the residual what is left
-    at worst.
+    method is `none` and the offset 0. The offset is the median difference of ends after a drift (Theil-Sen), which
+    is 0 unless it is asked for and moves the ends further apart over the window than they scatter about it. The
+    residual is what is left at worst, at any end.
     """
     ends = _ends(matching)
     reference = min(ranks)
@@ -37,12 +55,32 @@ def align(ranks: Sequence[int], matching: Matching) -> dict[int, Clock]:
         best = max(waiting, key=lambda rank: (len(anchors[rank]), -rank))
         if not anchors[best]:
             break
-        apart = np.array(anchors[best])
-        offset = int(np.median(apart))
-        residual = int(np.abs(apart - offset).max())
-        clocks[best] = Clock("collective_ends", offset, residual, len(apart))
+        clocks[best] = _clock(np.array(sorted(anchors[best]), np.int64), drift)
         waiting.remove(best)
     return clocks | {rank: Clock("none", 0, None, 0) for rank in waiting}
+
+
+def _clock(anchors: npt.NDArray[np.int64], drift: bool) -> Clock:
+    """Return the clock that (n, 2) anchors tell: own time, and how far ahead the aligned ranks are; by time."""
+    own, apart = anchors.T
+    at_ns, base = int(np.median(own)), int(apart[0])
+    since, ahead = (own - at_ns).astype(np.float64), (apart - base).astype(np.float64)
+    ppb = _drift_ppb(since, ahead) if drift else 0
+    level = ahead - since * (ppb / 1e9)
+    offset = int(np.median(level))
+    residual = int(np.ceil(np.abs(level - offset).max()))
+    return Clock("collective_ends", base + offset, residual, len(own), ppb, at_ns)
+
+
+def _drift_ppb(since: npt.NDArray[np.float64], ahead: npt.NDArray[np.float64]) -> int:
+    """Return the drift; 0 where the anchors are too few, too near each other or too scattered to tell of one."""
+    if len(since) < FEWEST_ANCHORS:
+        return 0
+    rate = slope(since, ahead)
+    left = ahead - since * rate
+    scatter = float(np.median(np.abs(left - np.median(left))))
+    moved = abs(rate) * (since[-1] - since[0])
+    return round(rate * 1e9) if moved > SCATTERS * scatter and abs(rate) * 1e9 <= MOST_DRIFT_PPB else 0
 
 
 def _ends(matching: Matching) -> list[dict[int, int]]:
@@ -54,11 +92,14 @@ def _ends(matching: Matching) -> list[dict[int, int]]:
     ]
 
 
-def _anchors(rank: int, ends: Sequence[Mapping[int, int]], clocks: Mapping[int, Clock]) -> list[int]:
-    """Return, for every operation of `rank` and an aligned one, how far ahead the aligned ranks' ends are."""
+def _anchors(
+    rank: int, ends: Sequence[Mapping[int, int]], clocks: Mapping[int, Clock]
+) -> list[tuple[int, int]]:
+    """Return for every operation of `rank` and an aligned one its end, and how far ahead the aligned ranks' are."""
     anchors = []
     for operation in ends:
-        aligned = [end + clocks[r].offset_ns for r, end in operation.items() if r in clocks]
+        aligned = [end + clocks[r].correction(end) for r, end in operation.items() if r in clocks]
         if aligned and rank in operation:
-            anchors.append(int(np.median(np.array(aligned) - operation[rank])))
+            own = operation[rank]
+            anchors.append((own, int(np.median(np.array(aligned) - own))))
     return anchors

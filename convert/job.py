@@ -33,8 +33,9 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = _clocks(records, matching)
     for record in records:
-        record.shift(clocks[record.rank].offset_ns)
-        _write_rank(writer, record, matching, clocks[record.rank])
+        clock = clocks[record.rank]
+        record.shift(clock.offset_ns, clock.drift_ppb, clock.at_ns)
+        _write_rank(writer, record, matching, clock)
     report = _report(writer.path, records, matching, clocks, world_size)
     writer.notes = {"source": source, **report.as_dict()}
     del writer.notes["path"]
@@ -88,8 +89,8 @@ def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clo
     rank = record.rank
     writer.write("ranks", rank, {name: [value] for name, value in record.hardware.items()})
     writer.write("clocks", rank, {
-        "method": [clock.method], "offset_ns": [clock.offset_ns], "residual_ns": [clock.residual_ns],
-        "anchors": [clock.anchors],
+        "method": [clock.method], "offset_ns": [clock.offset_ns], "drift_ppb": [clock.drift_ppb],
+        "residual_ns": [clock.residual_ns], "anchors": [clock.anchors],
     })  # fmt: skip
     writer.write("spans", rank, record.spans)
     writer.write("dependencies", rank, record.edges)

@@ -46,24 +46,45 @@ class RankRecord:
         """Whether times count from 1970, as those of a trace without a base time may not."""
         return self.window_ns[0] > _ABSOLUTE_NS
 
-    def shift(self, offset_ns: int) -> None:
-        """Add `offset_ns` to all times of the rank."""
-        self.spans = shifted(self.spans, offset_ns)
-        self.more = {name: shifted(columns, offset_ns) for name, columns in self.more.items()}
+    def shift(self, offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> None:
+        """Add `offset_ns` to all times of the rank, and `drift_ppb` of the time since `at_ns`."""
+
+        def moved(time_ns: int) -> int:
+            return time_ns + offset_ns + drifted(time_ns - at_ns, drift_ppb)
+
+        self.spans = shifted(self.spans, offset_ns, drift_ppb, at_ns)
+        self.more = {
+            name: shifted(columns, offset_ns, drift_ppb, at_ns) for name, columns in self.more.items()
+        }
         for part in self.parts:
             for name in ("launch_ns", "start_ns", "end_ns"):
                 if (time := getattr(part, name)) is not None:
-                    setattr(part, name, time + offset_ns)
-        self.window_ns = (self.window_ns[0] + offset_ns, self.window_ns[1] + offset_ns)
+                    setattr(part, name, moved(time))
+        self.window_ns = (moved(self.window_ns[0]), moved(self.window_ns[1]))
+
+
+def drifted(since_ns: int, drift_ppb: int) -> int:
+    """Return what a clock that drifts by `drift_ppb` gains in `since_ns`, cut to whole nanoseconds."""
+    gained = abs(since_ns * drift_ppb) // 10**9
+    return gained if (since_ns < 0) == (drift_ppb < 0) else -gained
 
 
 _TIMES = ("launch_ns", "start_ns", "end_ns", "issue_ns", "time_ns")
 
 
-def shifted(columns: Mapping[str, Any], offset_ns: int) -> dict[str, Any]:
-    """Return `columns` with `offset_ns` added to the moments among them."""
-    offset = pa.scalar(offset_ns, pa.int64())
+def shifted(columns: Mapping[str, Any], offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> dict[str, Any]:
+    """Return `columns` with the moments among them on another clock, as `RankRecord.shift` says."""
     return {
-        name: pc.add(pa.array(values, pa.int64()), offset) if name in _TIMES else values
+        name: _moved(pa.array(values, pa.int64()), offset_ns, drift_ppb, at_ns) if name in _TIMES else values
         for name, values in columns.items()
     }
+
+
+def _moved(times: pa.Array, offset_ns: int, drift_ppb: int, at_ns: int) -> pa.Array:
+    moved = pc.add_checked(times, pa.scalar(offset_ns, pa.int64()))
+    if not drift_ppb:
+        return moved
+    since = pc.subtract_checked(times, pa.scalar(at_ns, pa.int64()))
+    return pc.add_checked(
+        moved, pc.divide(pc.multiply_checked(since, pa.scalar(drift_ppb)), pa.scalar(10**9))
+    )

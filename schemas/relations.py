@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,15 @@ PARTIAL = Kind("has fewer ranks in the trace than in the group", _ALL, "warning"
 CYCLE = Kind("the dependencies go in a circle", "remove the edge that goes back in time")
 UNMATCHED = Kind("some ranks of the trace took no part", "look for it in their sources", "warning")
 UNPAIRED = Kind("sends and receives of one sequence differ in number", "look for the other side", "warning")
+EARLY = Kind(
+    "starts before the call that launched it", "its clock or correlation is wrong; take no launch latency from it",
+    "warning",
+)  # fmt: skip
+OVERLAP = Kind(
+    "overlaps another collective on its stream", "a stream runs one at a time: look for doubled rows",
+    "warning",
+)  # fmt: skip
+ABSENT = Kind("a lower rank than the highest is not in the trace", _ALL, "warning")
 
 _REFERENCES = (
     ("dependencies", "before"),
@@ -33,7 +43,7 @@ _REFERENCES = (
     ("collectives", "span"),
 )
 _PAIRED = pa.array(["send", "recv"])
-_OPERATION = ["rank", "communicator", "sequence", "operation"]
+_OPERATION = ["rank", "communicator", "sequence", "operation", "peer"]
 
 
 class Relations:
@@ -60,6 +70,9 @@ class Relations:
         """Find group ranks out of range and groups that the trace does not hold in full."""
         members = self._members
         file = self._path / "communicators"
+        there = set(self._ranks.to_pylist())
+        for rank in sorted({*range(max(there, default=0))} - there) if len(there) < 1 << 20 else ():
+            self._findings.one(ABSENT, "ranks", self._path / "ranks", "rank", str(rank))
         bad = pc.greater_equal(members["group_rank"], members["group_size"])
         for row in members.filter(bad.fill_null(False)).to_pylist():
             self._findings.one(GROUP_RANK, "communicators", file, "group_rank", str(row))
@@ -91,6 +104,7 @@ class Relations:
                 self._findings.rows(NO_RANK, name, files[name], "peer", bad, peers)
         self._check_groups(rank, held.get("collectives", pa.table({})), files)
         self._check_order(held, files)
+        self._check_times(held, files)
 
     def check_operations(self) -> None:
         """Find operations in which some rank of the trace that belongs to the group took no part."""
@@ -116,12 +130,21 @@ class Relations:
         )
         whole = sizes.filter(pc.field("rank_count_distinct") == pc.field("group_size_max"))["communicator"]
         pairs = pairs.filter(pc.is_in(pairs["communicator"], value_set=whole))
-        sent = pc.if_else(pc.equal(pairs["operation"], "send"), 1, -1)
-        sums = pairs.append_column("excess", sent).group_by(key).aggregate([("excess", "sum")])
-        odd = sums.filter(pc.field("excess_sum") != 0)
-        for row in odd.sort_by([(c, "ascending") for c in key]).to_pylist():
+        sent = pc.equal(pairs["operation"], "send")
+        pairs = pairs.append_column("excess", pc.if_else(sent, 1, -1))
+        ends: list[str] = []
+        if pairs.num_rows and not pairs["peer"].null_count:
+            places = self._members.select(["rank", "communicator", "group_rank"])
+            pairs = pairs.join(places, ["rank", "communicator"])
+            sent = pc.equal(pairs["operation"], "send")
+            for name, own, other in (("source", "group_rank", "peer"), ("target", "peer", "group_rank")):
+                pairs = pairs.append_column(name, pc.if_else(sent, pairs[own], pairs[other]))
+            ends = ["source", "target"]
+        odd = pairs.group_by(key + ends).aggregate([("excess", "sum")]).filter(pc.field("excess_sum") != 0)
+        for row in odd.sort_by([(c, "ascending") for c in key + ends]).to_pylist():
             more = "sends" if row["excess_sum"] > 0 else "receives"
             detail = f"{abs(row['excess_sum'])} more {more}"
+            detail += f" from group rank {row['source']} to {row['target']}" if ends else ""
             self._report(UNPAIRED, f"{row['communicator']!r} sequence {row['sequence']}: {detail}")
 
     def _report(self, kind: Kind, detail: str) -> None:
@@ -151,6 +174,41 @@ class Relations:
             if cycle:
                 shown = " -> ".join(map(str, cycle[:8])) + (" -> ..." if len(cycle) > 8 else "")
                 self._findings.one(CYCLE, "dependencies", files["dependencies"], "", f"spans {shown}")
+
+    def _check_times(self, held: Mapping[str, pa.Table], files: Mapping[str, Path]) -> None:
+        """Find work that starts before its launch, and collectives that overlap on one GPU stream."""
+        for name in ("spans", "collectives"):
+            data = held.get(name, pa.table({}))
+            if {"launch_ns", "start_ns"} <= set(data.column_names):
+                bad = pc.less(data["start_ns"], data["launch_ns"])
+                self._findings.rows(EARLY, name, files[name], "start_ns", bad, data["start_ns"])
+        parts, spans = held.get("collectives", pa.table({})), held.get("spans", pa.table({}))
+        if {"span", "start_ns", "end_ns"} <= set(parts.column_names) and {
+            "span", "lane", "kind"
+        } <= set(spans.column_names):  # fmt: skip
+            bad = _overlapping(parts, spans)
+            self._findings.rows(
+                OVERLAP, "collectives", files["collectives"], "start_ns", bad, parts["start_ns"]
+            )
+
+
+def _overlapping(parts: pa.Table, spans: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which collectives start while another runs on their stream; parts of one kernel do not count."""
+    kernels = spans.select(["span", "lane", "kind"]).filter(pc.equal(spans["kind"], "kernel"))
+    at = pc.index_in(parts["span"], value_set=kernels["span"].combine_chunks())
+    lane = pc.dictionary_encode(kernels["lane"].take(at)).combine_chunks()
+    rows = pa.table({
+        "row": np.arange(parts.num_rows), "lane": lane.indices if len(lane) else pa.array([], pa.int32()),
+        "span": parts["span"], "start_ns": parts["start_ns"], "end_ns": parts["end_ns"],
+    }).drop_null().sort_by([("lane", "ascending"), ("start_ns", "ascending"), ("end_ns", "ascending")])  # fmt: skip
+    bad = np.zeros(parts.num_rows, np.bool_)
+    if rows.num_rows > 1:
+        row, own, span, start, end = (rows[name].to_numpy() for name in rows.column_names)
+        new = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
+        latest = np.concatenate([np.maximum.accumulate(part) for part in np.split(end, new[1:])])
+        clash = (own[1:] == own[:-1]) & (start[1:] < latest[:-1]) & (span[1:] != span[:-1])
+        bad[row[1:][clash]] = True
+    return bad
 
 
 def _column(held: Mapping[str, pa.Table], name: str, column: str) -> pa.ChunkedArray:

@@ -78,7 +78,8 @@ def _batch(name: str, cases: Sequence[int], work: Path) -> Iterator[dict[str, An
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as at:
-        assert at.stdin and at.stdout and at.stderr
+        assert at.stdin
+        assert at.stderr
         at.stdin.write("\n".join(map(str, cases)) + "\n")
         at.stdin.close()
         begun: dict[str, Any] = {}

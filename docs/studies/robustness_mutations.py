@@ -1,4 +1,4 @@
-"""Ways to damage a file, as disks, killed programs and people who mean harm do; each takes its bytes and a generator."""
+"""Ways to damage a file, as disks, killed programs and people who mean harm do: (bytes, generator) -> bytes."""
 
 import gzip
 import json

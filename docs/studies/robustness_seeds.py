@@ -4,7 +4,9 @@ import importlib.util
 import json
 import pickle
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +64,16 @@ def _flight_recorder(folder: Path) -> None:
 
 def _nccl_plugin(folder: Path) -> None:
     """Run the plugin under the tests' stand-in for NCCL; needs a C compiler."""
-    import subprocess
-
     made = builders("test_nccl_plugin")
-    program, include = folder.parent / "driver", Path(made.nccl.__file__).parent
+    include = Path(made.nccl.__file__).parent
     flags = ["-std=c11", "-D_GNU_SOURCE", f"-I{include}", "-pthread", "-ldl"]
-    subprocess.run([made.compiler()[0], made.DRIVER, "-o", program, *flags], check=True, capture_output=True)
-    shutil.rmtree(folder)
-    made.run(program, folder, 6)
+    folder.rmdir()
+    with tempfile.TemporaryDirectory() as built:
+        program = Path(built) / "driver"
+        subprocess.run(
+            [made.compiler()[0], made.DRIVER, "-o", program, *flags], check=True, capture_output=True
+        )
+        made.run(program, folder, 6)
 
 
 def _captured(name: str) -> Callable[[Path], None]:

@@ -112,7 +112,46 @@ def test_a_send_without_its_receive_is_a_warning(path):
     edit(path, "collectives", lambda rows: [row for row in rows if row["operation"] != "recv"], rank=1)
     (found,) = check(path)
     assert found.severity == "warning"
-    assert found.message.endswith("'pair:0' sequence 0: 1 more sends")
+    assert found.message.endswith("'pair:0' sequence 0: 1 more sends from group rank 1 to 0")
+
+
+def test_a_receive_from_another_peer_than_the_sender_is_a_warning(path):
+    def turned(rows):
+        return [{**row, "peer": 0} if row["operation"] == "recv" else row for row in rows]
+
+    edit(path, "collectives", turned, rank=1)
+    assert [p.message.partition("sequence 0: ")[2] for p in check(path)] == [
+        "1 more receives from group rank 0 to 0",
+        "1 more sends from group rank 1 to 0",
+    ]
+
+
+def test_work_that_starts_before_its_launch_is_a_warning_with_its_row(path):
+    file = edit(
+        path, "spans", lambda rows: [{**r, "launch_ns": r["start_ns"] + (i == 2)} for i, r in enumerate(rows)]
+    )
+    (found,) = check(path)
+    assert (found.file, found.row, found.severity) == (str(file), 2, "warning")
+    assert found.message.startswith("starts before the call that launched it: ")
+
+
+def test_collectives_that_overlap_on_one_stream_are_a_warning_with_their_row(path):
+    kernels = {10, 12}
+    edit(path, "spans", lambda rows: [{**r, "kind": "kernel"} if r["span"] in kernels else r for r in rows])
+    edit(path, "collectives", put(0, span=10, start_ns=100, end_ns=200))
+    assert not [p for p in check(path) if "overlaps" in p.message]
+    edit(path, "collectives", put(4, span=12, start_ns=199, end_ns=300))
+    found = [p for p in check(path) if "overlaps" in p.message]
+    assert [(p.row, p.severity) for p in found] == [(4, "warning")]
+    edit(path, "collectives", put(4, span=12, start_ns=200, end_ns=300))
+    assert not [p for p in check(path) if "overlaps" in p.message]
+
+
+def test_a_rank_missing_between_others_is_named(path):
+    for folder in path.iterdir():
+        if folder.is_dir():
+            (folder / "rank00001.parquet").unlink(missing_ok=True)
+    assert "a lower rank than the highest is not in the trace: 1" in {p.message for p in check(path)}
 
 
 def test_a_rank_that_is_not_in_the_trace_is_a_warning_and_its_peers_are_none(path):
