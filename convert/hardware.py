@@ -3,10 +3,8 @@
 import json
 from typing import Any
 
-import numpy as np
-
 from .events import Events
-from .work import Work
+from .work import Work, most_common
 
 _VERSIONS = (
     "cuda_driver_version",
@@ -23,7 +21,7 @@ def rank_columns(events: Events, work: Work) -> dict[str, Any]:
     """Return the row of `ranks`: the device that ran most of the rank's GPU work, as the file has it."""
     metadata = events.metadata
     gpu = work.on_gpu
-    device = int(np.bincount(np.maximum(work.device[gpu], 0)).argmax()) if gpu.any() else None
+    device = most_common(work.device[gpu]) if gpu.any() else None
     given = metadata.get("deviceProperties")
     listed = [d for d in (given if isinstance(given, list) else []) if isinstance(d, dict)]
     properties = next((d for d in listed if d.get("id") == device), {}) if device is not None else {}

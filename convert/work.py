@@ -99,12 +99,18 @@ def build_work(events: Events) -> Work:
     return work
 
 
+def most_common(values: Ints) -> int:
+    """Return the value that is there most often, the smallest of several; 0 where there is none."""
+    unique, counts = np.unique(values, return_counts=True)
+    return int(unique[counts.argmax()]) if len(unique) else 0
+
+
 def _lanes(
     kind: npt.NDArray[np.int8], device: Ints, stream: Ints, tid: Ints
 ) -> tuple[npt.NDArray[np.int32], list[str]]:
     """Return each span's lane and the lanes' names, which name devices other than the main one."""
     gpu = kind <= COPY
-    main = int(np.bincount(np.maximum(device[gpu], 0)).argmax()) if gpu.any() else 0
+    main = most_common(device[gpu])
     keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
     order = np.lexsort(keys[::-1])
     first = np.full(len(order), False)
