@@ -190,13 +190,19 @@ def hop_records(hops: list[tuple[int, ...]]) -> Records:
     return np.array(hops, _records(HOP_ROW, 0).dtype)
 
 
+def _rows_of(columns: dict[str, Ints], types: dict[str, type]) -> Records:
+    """Return columns as records, the wide fields first; an operation's are one cache line."""
+    fields = sorted(types.items(), key=lambda field: -np.dtype(field[1]).itemsize)
+    records = _zeros(len(next(iter(columns.values()))), np.dtype(fields, align=True))
+    for name, column in columns.items():
+        if column.any():
+            records[name] = column
+    return records
+
+
 def code(program: Program, routing: RoutingPolicy) -> Code:
     """Return the program's arrays."""
-    ops = _records(" ".join(OP_COLUMNS), len(program.ops["kind"]))
-    calls = _records(" ".join(CALL_COLUMNS), len(program.calls["agent"]))
-    for records, columns in ((ops, program.ops), (calls, program.calls)):
-        for name, column in columns.items():
-            records[name] = column
+    ops, calls = _rows_of(program.ops, OP_COLUMNS), _rows_of(program.calls, CALL_COLUMNS)
     return Code(ops, program.block_first, calls, program.call_first, program.agent_endpoint.astype(np.int64),
                 program.group_first, program.members.astype(np.int64), program.flag_first,
                flows(program, routing))  # fmt: skip
