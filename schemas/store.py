@@ -169,7 +169,7 @@ _SMALL_BYTES = 1 << 20
 
 
 def _columns_of(file: Path, columns: list[str], filters: pc.Expression | None) -> pa.Table:
-    """Read columns of one file. A small one is opened by itself: making a data set of it takes six times as long."""
+    """Read columns of one file. A small one is opened by itself: as a data set it takes six times as long."""
     if filters is not None or file.stat().st_size > _SMALL_BYTES:
         return pq.read_table(file, columns=columns, filters=filters, partitioning=None)
     with pq.ParquetFile(file) as opened:

@@ -37,7 +37,7 @@ def first_wrong(ops, calls, block_first, endpoint, flags, group_first, members, 
                 if min(first, final) < 0 or max(first, final) >= len(flags):
                     return call, NO_GPU
                 slots = min(flags[first], flags[final])
-            if not flagged or 0 <= low and high < slots:
+            if not flagged or (0 <= low <= high < slots):
                 continue
             if waits or low < 0:
                 return call, NO_FLAG
