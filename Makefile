@@ -28,7 +28,7 @@ demo: $(VENV)/.run
 	PATH="$(abspath $(BIN)):$$PATH" bash docs/demo.sh
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(TESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(TESTFLAGS)
 
 check: $(VENV)/.dev .mypy_root/eidola
 	$(BIN)/ruff check .
