@@ -1,0 +1,36 @@
+"""Pages whose commands run as they are written."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = "import sys; from eidola.cli.main import main; sys.argv[0] = 'eidola'; main()"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("docs")
+    (path / "sample_traces").symlink_to(ROOT / "sample_traces")
+    return path
+
+
+def eidola(folder, *words):
+    return subprocess.run([sys.executable, "-c", MAIN, *words], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_job_goes_from_8_to_1024_gpus(folder):
+    page = (ROOT / "docs/eight_to_1024.md").read_text()
+    for line in re.findall(r"^    eidola (.*)$", page, re.M):
+        done = eidola(folder, *line.split())
+        assert done.returncode == 0, (line, done.stderr)
+    told = json.loads(eidola(folder, "replay", "compare", "run8", "run1024", "--json").stdout)
+    reduces = [row for row in told["collectives"] if row["operation"] == "all_reduce"]
+    for what, row in (("first", reduces[0]), ("last", reduces[-1])):
+        a, b = re.search(rf"\| the {what} all_reduce.*?\| ([\d.]+) \| ([\d.]+) \|", page).groups()
+        assert row["a_ps"] / 1e6 == pytest.approx(float(a), abs=0.06)
+        assert row["b_ps"] / 1e6 == pytest.approx(float(b), abs=0.06)
