@@ -1,5 +1,6 @@
 """How programs are made: agents, blocks, groups and flags by number, then `build`."""
 
+from array import array
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from .program import (
     Program,
 )
 
+_OP_DEFAULTS = tuple(-1 if name in ("flag", "ack") else 0 for name in OP_COLUMNS)
+
 
 @dataclass
 class Builder:
@@ -27,9 +30,7 @@ class Builder:
     epoch_ns: int = 0
     _agents: list[tuple[int, int]] = field(default_factory=list)
     _calls: list[tuple[int, ...]] = field(default_factory=list)
-    _block_first: list[int] = field(default_factory=lambda: [0])
-    _ops: list[tuple[int, ...]] = field(default_factory=list)
-    _blocks: dict[tuple[tuple[int, ...], ...], int] = field(default_factory=dict)
+    _blocks: dict[bytes, int] = field(default_factory=dict)  # operations, a 64-bit integer a column
     _shared: dict[tuple[int, str], int] = field(default_factory=dict)
     _groups: dict[tuple[int, ...], int] = field(default_factory=dict)
     _activities: list[tuple[int, ...]] = field(default_factory=list)
@@ -84,13 +85,10 @@ class Builder:
 
     def block(self, ops: list[dict[str, int]]) -> int:
         """Return the block of operations made by `compute`, `until`, `write`, `wait`; equal ones share it."""
-        default = {"flag": -1, "ack": -1}
-        rows = tuple(tuple(int(op.get(c, default.get(c, 0))) for c in OP_COLUMNS) for op in ops)
-        if rows not in self._blocks:
-            self._blocks[rows] = len(self._blocks)
-            self._ops += rows
-            self._block_first.append(len(self._ops))
-        return self._blocks[rows]
+        rows = array("q")
+        for op in ops:
+            rows.extend(map(op.get, OP_COLUMNS, _OP_DEFAULTS))
+        return self._blocks.setdefault(rows.tobytes(), len(self._blocks))
 
     def collective(self, collective: Collective) -> int:
         """Add an operation of a group; return its index."""
@@ -134,13 +132,15 @@ class Builder:
         order = np.argsort(calls["agent"], kind="stable")
         agents = np.array(self._agents, np.int32).reshape(-1, 2)
         sizes = [len(members) for members in self._groups]
+        ops = np.frombuffer(b"".join(self._blocks), np.int64).reshape(-1, len(OP_COLUMNS))
+        lengths = np.array([len(block) for block in self._blocks], np.int64) // (8 * len(OP_COLUMNS))
         return Program(
             endpoints=self.endpoints,
             agent_endpoint=agents[:, 0].copy(),
             agent_name=agents[:, 1].copy(),
             calls={c: v[order] for c, v in calls.items()},
-            block_first=np.array(self._block_first, np.int64),
-            ops=_columns(self._ops, OP_COLUMNS),
+            block_first=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            ops=_typed(ops, OP_COLUMNS),
             group_first=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
             members=np.array([m for members in self._groups for m in members], np.int32),
             flags=self._slots.copy(),
@@ -154,5 +154,8 @@ class Builder:
 
 
 def _columns(rows: list[tuple[int, ...]], types: dict[str, type]) -> dict[str, Ints]:
-    table = np.array(rows, np.int64).reshape(-1, len(types))
+    return _typed(np.array(rows, np.int64).reshape(-1, len(types)), types)
+
+
+def _typed(table: Ints, types: dict[str, type]) -> dict[str, Ints]:
     return {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(types.items())}

@@ -258,14 +258,18 @@ class Program:
         return names[label] if label >= 0 else f"flag {slot}"
 
 
+_COMPUTE, _WRITE, _WAIT = int(Op.COMPUTE), int(Op.WRITE), int(Op.WAIT)
+_FOR, _UNTIL, _ABSOLUTE, _RELATIVE = int(Mode.FOR), int(Mode.UNTIL), int(Mode.ABSOLUTE), int(Mode.RELATIVE)
+
+
 def compute(duration_ps: int, size_bytes: int = 0) -> dict[str, int]:
     """Let `duration_ps` pass; `size_bytes` of local memory are read and written meanwhile (`Device`)."""
-    return {"kind": Op.COMPUTE, "mode": Mode.FOR, "duration_ps": duration_ps, "size_bytes": size_bytes}
+    return {"kind": _COMPUTE, "mode": _FOR, "duration_ps": duration_ps, "size_bytes": size_bytes}
 
 
 def until(time_ps: int) -> dict[str, int]:
     """Idle until the absolute time `time_ps`; no time passes if that is over."""
-    return {"kind": Op.COMPUTE, "mode": Mode.UNTIL, "duration_ps": time_ps}
+    return {"kind": _COMPUTE, "mode": _UNTIL, "duration_ps": time_ps}
 
 
 def write(
@@ -286,8 +290,8 @@ def write(
     Writes of one agent to one peer under one `flow` label are a flow: ECMP hashes it, and the flag of an `ordered`
     write shows only when all earlier writes of the flow have landed (of itself true on a single path).
     """
-    mode = Mode.RELATIVE if relative else Mode.ABSOLUTE
-    return {"kind": Op.WRITE, "mode": mode, "peer": peer, "size_bytes": size_bytes, "flag": flag,
+    mode = _RELATIVE if relative else _ABSOLUTE
+    return {"kind": _WRITE, "mode": mode, "peer": peer, "size_bytes": size_bytes, "flag": flag,
             "peer_step": peer_step, "flag_step": flag_step, "ack": ack, "flow": flow,
             "ordered": ordered}  # fmt: skip
 
@@ -302,5 +306,5 @@ def wait(
     deadline_ps: int = 0,
 ) -> dict[str, int]:
     """Go on when the own slot `flag` has reached `expected`."""
-    return {"kind": Op.WAIT, "mode": mode, "flag": flag, "expected": expected, "duration_ps": deadline_ps,
+    return {"kind": _WAIT, "mode": mode, "flag": flag, "expected": expected, "duration_ps": deadline_ps,
             "expected_step": expected_step, "flag_step": flag_step}  # fmt: skip

@@ -125,7 +125,7 @@ def _rows(grown: list[tuple[Item, Item, Traffic]]) -> tuple[pa.Table, pa.Table]:
             start, end = (twin.begin_ns + time // 1000 for time in times[2 * number : 2 * number + 2])
             step = act.step
             if act.wait:
-                waits.append((step.workgroup, span, act.slot, act.count, start, end))
+                waits.append((step.workgroup, span, act.slot, act.expected, start, end))
             else:
                 writes.append(
                     (step.workgroup, span, start, act.size_bytes, step.region, step.kind, *_flag(act))

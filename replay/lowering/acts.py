@@ -8,14 +8,14 @@ With n GPUs the law gives what was captured.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .flags import Flags
 from .items import Item, Lane, RankWork, Step, finish_ns
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """One write or wait of a GPU: `distance` is to the peer written to (waits: 0), `slot` the flag's, -1 none.
 
     Times are captured picoseconds, carried along to the GPU count: `time_ps` of the issue or first poll,
@@ -29,8 +29,11 @@ class Act:
     distance: int
     size_bytes: int
     slot: int
-    count: int
+    expected: int
     step: Step
+
+
+Issue = tuple[int, int, int, int]  # time_ps, distance, size_bytes, slot
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Grower:
 
     flags: Flags
     gpus: int
+    _grown: dict[tuple[int, str], list[tuple[Item, Traffic]]] = field(default_factory=dict)
 
     @property
     def slots(self) -> int:
@@ -68,6 +72,12 @@ class Grower:
 
     def grow_lane(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
         """Return the acts of a lane's items; in a lane of direct traffic, other compute is shared out too."""
+        key = (id(work), lane.name)
+        if key not in self._grown:
+            self._grown[key] = self._grow_lane(work, lane)
+        return self._grown[key]
+
+    def _grow_lane(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
         grown = [(item, self.grow(work.place, item)) for item in lane.items]
         direct = any(traffic.direct for _, traffic in grown)
         for item, traffic in grown:
@@ -97,6 +107,38 @@ class Grower:
             cursor_ps, owed_ps = act.end_ps, 0
         direct = any(raw.scaled and raw.step.kind == "data" for raw in raws)
         return Traffic(acts, owed_ps + rest_ns * 1000, direct)
+
+    def issued(
+        self, work: RankWork, lane: Lane, distances: frozenset[int]
+    ) -> Iterator[tuple[Item, list[Issue]]]:
+        """Yield a lane's items with their writes to peers at `distances`.
+
+        At the captured GPU count these are the captured rows, and nothing else of the items is looked at.
+        """
+        if self.gpus == self.flags.ranks:
+            yield from ((item, self._captured(work.place, item, distances)) for item in lane.items)
+            return
+        for item, traffic in self.grow_lane(work, lane):
+            acts = [act for act in traffic.acts if not act.wait and act.distance in distances]
+            yield item, [(act.time_ps, act.distance, act.size_bytes, act.slot) for act in acts]
+
+    def _captured(self, rank: int, item: Item, distances: frozenset[int]) -> list[Issue]:
+        found, now_ns = [], item.begin_ns
+        for step in item.steps:
+            now_ns = max(now_ns, step.end_ns if step.kind == "wait" else step.start_ns)
+            distance = (step.peer - rank) % self.gpus
+            if (
+                step.kind == "wait"
+                or distance not in distances
+                or (step.kind == "data" and step.size_bytes <= 0)
+            ):
+                continue
+            slot = -1
+            if step.flag >= 0:
+                slot = self.flags.raised(step.peer, step.flag)[1] * self.gpus
+                slot += 0 if self.flags.shared(step.peer, step.flag) else distance
+            found.append((now_ns * 1000, distance, step.size_bytes, slot))
+        return found
 
     def _read(self, rank: int, item: Item) -> tuple[list[_Raw], int]:
         """Resolve peers and flags; return the item's steps, and its compute after the last one."""

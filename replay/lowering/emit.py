@@ -41,15 +41,18 @@ class Emitter:
             observed = max(len(Observers(work).slots) for work in self.works.all())
             names = ["end of a collective"] * observed
         event_first = self._reserve(every, 1, names)
-        flag_first = self._reserve(every, self.grower.gpus, self.grower.flags.names)
+        detailed = sorted(self.targets) if mode == "target" else every
+        flag_first = self._reserve(detailed, self.grower.gpus, self.grower.flags.names)
+        eidolons = sorted(set(every) - set(detailed))
+        if eidolons:
+            self._reserve(eidolons, 1, self.grower.flags.names)
         self._scripter = Scripter(self.builder, self.plan, self.grower, event_first, flag_first, pairs)
         size = self.grower.gpus
         blocks = [range(first, first + size) for first in range(0, self.plan.gpus, size)]
         groups = [self.builder.group(list(block)) for block in blocks]
         self._expand_in_order()
         for gpu in every:
-            role, distances = self._role(mode, gpu)
-            self._emit_gpu(gpu, role, distances, groups[gpu // size])
+            self._emit_gpu(gpu, self._role(mode, gpu), groups[gpu // size])
 
     def _expand_in_order(self) -> None:
         """Expand the operations of each communicator in its own order, which its channels then keep."""
@@ -73,26 +76,25 @@ class Emitter:
         """Reserve `count` slots a name, one after another, on all GPUs; return the first."""
         return min((self.builder.flags(every, count, name) for name in names), default=0)
 
-    def _role(self, mode: Mode, gpu: int) -> tuple[str, frozenset[int]]:
+    def _role(self, mode: Mode, gpu: int) -> str:
         if mode != "target":
-            return mode, frozenset()
-        if gpu in self.targets:
-            return "dependent", frozenset()
-        size = self.grower.gpus
-        mine = [target for target in self.targets if target // size == gpu // size]
-        return "eidolon", frozenset((target - gpu) % size for target in mine)
+            return mode
+        return "dependent" if gpu in self.targets else "eidolon"
 
-    def _script(self, role: str, gpu: int, distances: frozenset[int]) -> list[AgentScript]:
-        work, scripter = self.works.of(gpu), self._scripter
+    def _script(self, role: str, gpu: int) -> list[AgentScript]:
+        work, scripter, size = self.works.of(gpu), self._scripter, self.grower.gpus
+        if role == "eidolon":
+            block = gpu // size
+            seen = {(target - gpu) % size: target for target in self.targets if target // size == block}
+            return scripter.eidolon(work, seen) + self._joining(work)
+        distances = frozenset(
+            (target - gpu) % size for target in self.targets if target // size == gpu // size
+        )
         key = (role, id(work), distances)
         if key not in self._scripts:
-            if role == "dependent":
-                script = scripter.closed(work)
-            elif role == "timed":
-                script = scripter.timed(work)
-            else:
-                script = scripter.eidolon(work, distances) + self._joining(work)
-            self._scripts[key] = script
+            self._scripts[key] = (
+                scripter.timed(work) if role == "timed" else scripter.closed(work, distances or None)
+            )
         return self._scripts[key]
 
     def _joining(self, work: RankWork) -> list[AgentScript]:
@@ -104,8 +106,8 @@ class Emitter:
             if item.parts
         ]
 
-    def _emit_gpu(self, gpu: int, role: str, distances: frozenset[int], group: int) -> None:
-        for script in self._script(role, gpu, distances):
+    def _emit_gpu(self, gpu: int, role: str, group: int) -> None:
+        for script in self._script(role, gpu):
             expanded = [
                 self._expanded(gpu, entry.item) if entry.item.parts else [] for entry in script.entries
             ]

@@ -9,12 +9,13 @@ for: time blocked is never compute.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...schemas import SchemaError, Trace
 from .plan import Plan
@@ -43,8 +44,7 @@ class Part:
     end_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One write (`data`, `flag`) or `wait` inside an item.
 
     `flag` and `value` are as captured; `peer` is the place in the job of the rank written to, -1 for a wait.
@@ -121,9 +121,10 @@ class RankWork:
             yield from lane.items
 
 
-def read_rank(trace: Trace, rank: int, plan: Plan) -> RankWork:
+def read_rank(trace: Trace, rank: int, plan: Plan, peers: Collection[int] | None = None) -> RankWork:
     """Read one rank's spans, dependencies, writes, waits and collectives into lanes.
 
+    With `peers` (places in the job), its writes from spans to others are left out.
     Raises SchemaError for a row that names a span which the trace does not have, UsageError for a write to a rank
     that is not in the job.
     """
@@ -141,7 +142,7 @@ def read_rank(trace: Trace, rank: int, plan: Plan) -> RankWork:
         else:
             lanes.setdefault(lane, []).append(item)
         by_span[span] = item
-    _add_steps(trace, rank, plan, lanes, by_span)
+    _add_steps(trace, rank, plan, lanes, by_span, peers)
     launched = _add_collectives(trace, rank, lanes, by_span, annotations)
     work = RankWork(
         rank, plan.index[rank], [Lane(name, _ordered(items)) for name, items in lanes.items()], [], windows
@@ -154,18 +155,30 @@ def read_rank(trace: Trace, rank: int, plan: Plan) -> RankWork:
     return work
 
 
-def _rows(trace: Trace, rank: int, table: str, columns: tuple[str, ...]) -> Iterable[tuple[Any, ...]]:
+def _rows(
+    trace: Trace, rank: int, table: str, columns: tuple[str, ...], to: list[int] | None = None
+) -> Iterable[tuple[Any, ...]]:
     data: pa.Table = trace.read(table, columns, ranks=[rank])
+    if to is not None:
+        data = data.filter(pc.or_(pc.is_in(data["peer"], pa.array(to, pa.int32())), pc.is_null(data["span"])))
     return zip(*(data[c].to_pylist() for c in columns), strict=True)
 
 
 def _add_steps(
-    trace: Trace, rank: int, plan: Plan, lanes: dict[str, list[Item]], by_span: dict[int, Item]
+    trace: Trace,
+    rank: int,
+    plan: Plan,
+    lanes: dict[str, list[Item]],
+    by_span: dict[int, Item],
+    peers: Collection[int] | None,
 ) -> None:
     """Put writes and waits into their items, in order of time; at one instant a write comes before a wait."""
     touched: dict[int, Item] = {}
+    kept = None if peers is None else [plan.job[place] for place in peers]
     columns = ("workgroup", "span", "issue_ns", "peer", "size_bytes", "kind", "flag", "value", "region")
-    for group, span, time, peer, size, kind, flag, value, region in _rows(trace, rank, "writes", columns):
+    for group, span, time, peer, size, kind, flag, value, region in _rows(
+        trace, rank, "writes", columns, kept
+    ):
         item = _home(rank, "writes", lanes, by_span, span, group, time, time)
         raised, added = (-1, 0) if flag is None else (flag, 1 if value is None else value)
         item.steps.append(Step(kind, time, time, plan.place(peer), size, raised, added, region, group))

@@ -60,7 +60,7 @@ def lower(
     plan = make_plan(trace) if plan is None else plan
     chosen = frozenset(targets) if mode == "target" else frozenset()
     _check(fabric, mode, chosen, plan)
-    works = read_works(trace, plan, edits)
+    works = read_works(trace, plan, edits, chosen)
     size = len(plan.job) if plan.replicas else plan.gpus
     grower = Grower(read_flags(works.base.values(), len(plan.job)), size)
     builder = Builder(plan.gpus, epoch_ns=_epoch_ns(trace, works))
@@ -75,15 +75,23 @@ def lower(
     return Lowered(builder.build(), mode, plan.law, len(works.base), (*notes, *edits.notes()))
 
 
-def read_works(trace: Trace, plan: Plan, edits: Edits = NONE) -> Works:
-    """Read the captured ranks, and put laws and edits on their compute."""
+def read_works(trace: Trace, plan: Plan, edits: Edits = NONE, targets: frozenset[int] = frozenset()) -> Works:
+    """Read the captured ranks, and put laws and edits on their compute.
+
+    At the captured GPU count only writes to `targets` are read of ranks that are none, where there are any.
+    """
 
     def factor(item: Item) -> Fraction:
         edited = edits.kernel_factor(item.name) if item.kind in ("kernel", "copy", "phase") else 1
         return compute_law(item, plan) * edited
 
     ranks = sorted(set(plan.job))
-    captured = {rank: read_rank(trace, rank, plan) for rank in ranks}
+    plain = len(ranks) == len(plan.job) == plan.gpus
+    seen = targets if plain else frozenset()
+    captured = {
+        rank: read_rank(trace, rank, plan, seen if seen and plan.index[rank] not in seen else None)
+        for rank in ranks
+    }
     return Works(plan, captured, {rank: scaled_work(work, factor) for rank, work in captured.items()})
 
 

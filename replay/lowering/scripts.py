@@ -2,20 +2,23 @@
 
 `closed` is for GPUs that run on their own (dependent mode, targets): an item waits for its predecessors, then its
 gap passes, then it works. `timed` is for recorded times: every item begins at its captured start, waits only
-observe. `eidolon` keeps writes to chosen distances, at their captured times.
+observe. `eidolon` keeps writes to chosen distances, at their captured times. Where there are eidolons, they have
+one slot for each class of flags: nobody waits for them there.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..builder import Builder
 from ..program import Mode, compute, until, wait, write
 from .acts import Act, Grower, Traffic
 from .edges import NONE, Pair, Signals, signals
-from .items import Item, Lane, RankWork, finish_ns
+from .items import Item, RankWork, finish_ns
 from .plan import Plan
 
 Ops = list[dict[str, int]]
+Distances = frozenset[int]
 
 NO_BLOCK = -1
 LOCAL_PS = 1  # the least that a write takes; captured instants are no finer, so it violates no causality
@@ -56,14 +59,15 @@ class Scripter:
     event_first: int
     flag_first: int
     pairs: dict[int, dict[Pair, int]]
-    _grown: dict[tuple[int, str], list[tuple[Item, Traffic]]] = field(default_factory=dict)
 
-    def closed(self, work: RankWork) -> list[AgentScript]:
-        """Write the script of a rank that runs on its own."""
+    def closed(self, work: RankWork, targets: Distances | None = None) -> list[AgentScript]:
+        """Write the script of a rank that runs on its own; `targets`: distances to others that do, None: all."""
         found = signals(work, self.pairs[work.rank])
         return [
-            AgentScript(lane.name, [self._closed(item, found.get(id(item), NONE), t) for item, t in traffic])
-            for lane, traffic in ((lane, self._traffic(work, lane)) for lane in work.lanes)
+            AgentScript(
+                lane.name, [self._closed(item, found.get(id(item), NONE), t, targets) for item, t in traffic]
+            )
+            for lane, traffic in ((lane, self.grower.grow_lane(work, lane)) for lane in work.lanes)
         ]
 
     def timed(self, work: RankWork) -> list[AgentScript]:
@@ -76,7 +80,7 @@ class Scripter:
         scripts = []
         for lane in work.lanes:
             agents: list[tuple[int, list[Entry]]] = []
-            for item, traffic in self._traffic(work, lane):
+            for item, traffic in self.grower.grow_lane(work, lane):
                 if item.parts:
                     entry = self.joined(item, observed.slots.get(id(item)))
                     scripts.append(AgentScript(f"{lane.name}: {item.parts[0].operation}", [entry]))
@@ -96,14 +100,16 @@ class Scripter:
         alone = self._body([compute((item.end_ns - item.start_ns) * 1000)])
         return Entry(item, start, NO_BLOCK, alone, self._block(self._raise([] if slot is None else [slot])))
 
-    def eidolon(self, work: RankWork, distances: frozenset[int]) -> list[AgentScript]:
-        """Write the script of a rank of which only its writes to peers at `distances` remain."""
-        scripts = []
+    def eidolon(self, work: RankWork, targets: Mapping[int, int]) -> list[AgentScript]:
+        """Write the script of a rank of which only its writes to `targets`, GPUs by distance, remain."""
+        scripts, distances = [], frozenset(targets)
         for lane in work.lanes:
             entries = []
-            for item, traffic in self._traffic(work, lane):
-                kept = [act for act in traffic.acts if not act.wait and act.distance in distances]
-                ops = [op for act in kept for op in (until(act.time_ps - self._epoch_ps), self._write(act))]
+            for item, issues in self.grower.issued(work, lane, distances) if distances else ():
+                ops: Ops = []
+                for time_ps, distance, size_bytes, slot in issues:
+                    flag = self.flag_first + slot if slot >= 0 else -1
+                    ops += (until(time_ps - self._epoch_ps), write(targets[distance], size_bytes, flag))
                 if ops:
                     entries.append(Entry(item, NO_BLOCK, self._block(ops)))
             if entries:
@@ -128,14 +134,7 @@ class Scripter:
         """Return a block, be it empty: calls of it say when the item was."""
         return self.builder.block(ops) if ops else self._nothing
 
-    def _traffic(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
-        """Return the lane's items with their traffic at the GPU count."""
-        key = (id(work), lane.name)
-        if key not in self._grown:
-            self._grown[key] = self.grower.grow_lane(work, lane)
-        return self._grown[key]
-
-    def _closed(self, item: Item, signal: Signals, traffic: Traffic) -> Entry:
+    def _closed(self, item: Item, signal: Signals, traffic: Traffic, targets: Distances | None) -> Entry:
         before: Ops = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_start]
         if item.gap_ns < 0:
             before.append(until(self._ps(item.begin_ns)))
@@ -144,7 +143,7 @@ class Scripter:
         start = self._raise(signal.raise_at_start)
         held = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_end]
         end = self._raise(signal.raise_at_end)
-        work = [op for act in traffic.acts for op in self._act(item, act)]
+        work = [op for act in traffic.acts for op in self._act(item, act, targets)]
         rest = self._compute(item, traffic.rest_ps)
         if item.parts:
             return Entry(
@@ -159,7 +158,7 @@ class Scripter:
             ops += self._compute_exactly(act.before_ps)
             if act.wait:
                 slot, end_ps = self.flag_first + act.slot, act.end_ps - self._epoch_ps
-                ops.append(wait(slot, act.count, mode=Mode.OBSERVE, deadline_ps=end_ps + LOCAL_PS))
+                ops.append(wait(slot, act.expected, mode=Mode.OBSERVE, deadline_ps=end_ps + LOCAL_PS))
                 ops.append(until(end_ps))
             else:
                 ops.append(self._write(act))
@@ -174,12 +173,18 @@ class Scripter:
         deadline_ps = self._ps(captured_ns) + LOCAL_PS
         return wait(self.event_first + slot, 1, mode=Mode.OBSERVE, deadline_ps=deadline_ps)
 
-    def _act(self, item: Item, act: Act) -> Ops:
-        wanted = wait(self.flag_first + act.slot, act.count, mode=Mode.POLL) if act.wait else self._write(act)
+    def _act(self, item: Item, act: Act, targets: Distances | None) -> Ops:
+        if act.wait:
+            wanted = wait(self.flag_first + act.slot, act.expected, mode=Mode.POLL)
+        else:
+            wanted = self._write(act, targets)
         return [*self._compute(item, act.before_ps), wanted]
 
-    def _write(self, act: Act) -> dict[str, int]:
-        flag = self.flag_first + act.slot if act.slot >= 0 else -1
+    def _write(self, act: Act, targets: Distances | None = None) -> dict[str, int]:
+        slot = act.slot
+        if slot >= 0 and targets is not None and act.distance not in targets:
+            slot //= self.grower.gpus
+        flag = self.flag_first + slot if slot >= 0 else -1
         return write(act.distance, act.size_bytes, flag, relative=True)
 
     def _raise(self, slots: list[int]) -> Ops:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from eidola.replay import lower, run
+from eidola.replay.generate import GemvAllReduce, generate
+from eidola.replay.lowering.plan import make_plan
 from eidola.schemas import UsageError
 
 from .programs import star
@@ -61,6 +63,38 @@ def test_target_keeps_only_the_eidolons_writes_to_it(exchange):
     posted = outcome.final.rows.messages["post_ps"] // 1000 + lowered.program.epoch_ns
     eidolons = rows["source"] != 1
     assert sorted(posted[eidolons].tolist()) == [400, 400, 500, 500]
+
+
+@pytest.mark.parametrize("targets", [(0,), (1,), (0, 2)])
+def test_a_target_sees_of_its_eidolons_what_the_trace_holds(tmp_path, targets):
+    """Issue times and sizes of the writes that reach a target are the captured rows, at their times."""
+    trace = generate(GemvAllReduce(gpus=4, rows=64, columns=512, tile_rows=4, jitter_ns=300), tmp_path / "t")
+    lowered, outcome = replayed(trace, star(4), mode="target", targets=targets)
+    rows = lowered.program.message_rows()
+    issued_ns = outcome.final.rows.messages["post_ps"] // 1000 + lowered.program.epoch_ns
+    found = zip(
+        *(column.tolist() for column in (rows["source"], rows["destination"], rows["size_bytes"], issued_ns))
+    )
+    captured = trace.read("writes", ["rank", "peer", "size_bytes", "issue_ns"]).to_pylist()
+    wanted = [
+        tuple(row.values()) for row in captured if row["peer"] in targets and row["rank"] not in targets
+    ]
+    assert sorted(row for row in found if row[0] not in targets) == sorted(wanted)
+
+
+def test_what_eidolons_write_to_one_another_changes_nothing_for_the_target(tmp_path):
+    kernel = GemvAllReduce(gpus=4, rows=64, columns=512, tile_rows=4, jitter_ns=300)
+    whole, concerned = (generate(kernel, tmp_path / str(only), targets=only) for only in (None, 1))
+    (_, first), (_, second) = (replayed(trace, star(4), mode="target") for trace in (whole, concerned))
+    for ours, theirs in zip(first.final.rows, second.final.rows, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("gpus", [4, 8])
+def test_flags_that_no_target_waits_for_take_one_slot_a_class(exchange, gpus):
+    """So that a program's flags grow with its GPUs, not with their square."""
+    slots = lower(exchange, ideal(gpus), mode="target", plan=make_plan(exchange, gpus)).program.flags
+    assert slots.tolist() == [gpus] + [1] * (gpus - 1)
 
 
 def test_overlapping_spans_keep_their_times_in_timed_mode(tmp_path):
