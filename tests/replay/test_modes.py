@@ -72,9 +72,8 @@ def test_a_target_sees_of_its_eidolons_what_the_trace_holds(tmp_path, targets):
     lowered, outcome = replayed(trace, star(4), mode="target", targets=targets)
     rows = lowered.program.message_rows()
     issued_ns = outcome.final.rows.messages["post_ps"] // 1000 + lowered.program.epoch_ns
-    found = zip(
-        *(column.tolist() for column in (rows["source"], rows["destination"], rows["size_bytes"], issued_ns))
-    )
+    columns = (rows["source"], rows["destination"], rows["size_bytes"], issued_ns)
+    found = zip(*(column.tolist() for column in columns), strict=True)
     captured = trace.read("writes", ["rank", "peer", "size_bytes", "issue_ns"]).to_pylist()
     wanted = [
         tuple(row.values()) for row in captured if row["peer"] in targets and row["rank"] not in targets
