@@ -16,19 +16,27 @@ LL_BYTES = 16 * 1024
 NETWORK_CHANNELS = 4
 """For a peer over the network, fewer where there are many ranks (NCCL_NCHANNELS_PER_NET_PEER sets it)."""
 NETWORK_CHANNEL_GB_PER_S = 10.0
-"""Calibrated on VULTR_B200_16_sendrecv (2 and 4 channels: 20 and 36 GB/s); so is the number of channels, with
-TOGETHER_B200_scale_sendrecv (43 GB/s for 16 and 32 ranks, 25 for 64)."""
+"""Of one peer. Calibrated on VULTR_B200_16_sendrecv (2 and 4 channels: 20 and 36 GB/s); so is the number of
+channels, with TOGETHER_B200_scale_sendrecv (43 GB/s for 16 and 32 ranks, 25 for 64)."""
+BATCH_PEERS = 8
+"""So many peers of one box share their channels: NCCL_MAX_DEV_WORK_P2P_PER_BATCH (src/include/device.h,
+ncclP2pChannelBaseForRound in src/include/channel.h). A channel moves no more for all of them than for a ring."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What one member sends in the box and over the network: bytes to the largest peer, bytes in all, peers."""
+    """What one member sends in the box and over the network: bytes to the largest peer, bytes in all, peers.
+
+    Over the network peers come in batches, up to `BATCH_PEERS` of a box.
+    """
 
     largest_bytes: int
     all_bytes: int
     peers: int
     network_largest_bytes: int = 0
     network_peers: int = 0
+    network_bytes: int = 0
+    network_batches: int = 0
 
 
 def protocol_of(costs: Costs, exchange: Exchange) -> str:
@@ -68,4 +76,6 @@ def busy_ps(
     shared = exchange.all_bytes / (costs.p2p_channels * rate)
     far = network_channels or network_channels_of(costs, ranks)
     across = exchange.network_largest_bytes / (far * NETWORK_CHANNEL_GB_PER_S)
-    return round(1000 * max(alone, shared, across))
+    width = min(far * exchange.network_batches, costs.p2p_channels)
+    batched = exchange.network_bytes / (width * rate) if width else 0.0
+    return round(1000 * max(alone, shared, across, batched))

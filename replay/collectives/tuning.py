@@ -14,7 +14,7 @@ from .algorithms import names
 from .costs import US, Costs, costs
 from .model import PROTOCOLS, Group, time_us
 from .orders import ring_order, ring_speeds, usable_mb_per_s
-from .p2p import Exchange, busy_ps, protocol_of
+from .p2p import BATCH_PEERS, Exchange, busy_ps, protocol_of
 from .work import WIRE_BYTES, Operation, Tuning
 
 CUSTOM_STEP_US = 0.6
@@ -135,12 +135,15 @@ def _exchanged(fabric: Fabric, operation: Operation, members: Sequence[int]) -> 
         split = np.full((n, n), -(-operation.size_bytes // n), np.int64)
     sent = np.where(inside, split, 0)
     far = np.where(across, split, 0)
+    peers = [np.bincount(box[row > 0]) for row in far]
     return Exchange(
         int(sent.max()),
         int(sent.sum(axis=1).max()),
         int((sent > 0).sum(axis=1).max()),
         int(far.max()),
         int((far > 0).sum(axis=1).max()),
+        int(far.sum(axis=1).max()),
+        max(int((-(-found // BATCH_PEERS)).sum()) for found in peers),
     )
 
 
