@@ -35,7 +35,8 @@ class Costs:
     `channels` that rings use at most, and sends and receives (`p2p_channels`; `peer_channels` for one peer). Each
     peer of an all-to-all costs `peer_us`, one over the network `network_peer_us`. NVLS passes `nvls_us` once,
     and reduces at most `nvls_gb_per_s` of the buffer; a hop of an NVLS tree between boxes takes
-    `nvls_tree_network_us` (twice the 14 us of NCCL's table; calibrated on LAMBDAx2, P5x2).
+    `nvls_tree_network_us` (twice the 14 us of NCCL's table; calibrated on LAMBDAx2, P5x2). A channel of Simple has
+    `simple_threads`: NCCL_SIMPLE_MAX_NTHREADS in NCCL's and RCCL's src/include/device.h.
     """
 
     protocols: dict[str, Protocol]
@@ -48,6 +49,7 @@ class Costs:
     nvls_us: float = 25.0
     nvls_gb_per_s: float = 0.0
     nvls_tree_network_us: float = 28.0
+    simple_threads: int = 512
 
 
 def _protocols(
@@ -73,7 +75,7 @@ NETWORK_US = 4.5, 5.5, 14.0
 (src/graph/tuning.cc); LL and LL128 calibrated on LAMBDAx2, A4_1x2node, VULTR_B200_16 (InfiniBand and RoCE)."""
 
 _AMPERE = Costs(_protocols((1.0, 3.9, 8.0), (1.5, 5.1, 13.0), NETWORK_US), 24, 32, 16)
-_CDNA3 = Costs(_protocols((0.8, 1.9, 2.1), (1.5, 10.0, 13.0), NETWORK_US), 56, 64, 8)
+_CDNA3 = Costs(_protocols((0.8, 1.9, 2.1), (1.5, 10.0, 13.0), NETWORK_US), 56, 64, 8, simple_threads=256)
 COSTS = {
     "volta": Costs(_protocols((1.25, 1.9, 3.4), (3.2, 5.1, 13.0), NETWORK_US, (0, 0, 0)), 12, 16, 16),
     "ampere": _AMPERE,

@@ -25,6 +25,9 @@ NVLS_CHUNK_BYTES = 128 * 1024
 """A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
 NVLS_TREE_CHUNK_BYTES = 64 * 1024
 """The same over four boxes and more."""
+TREE_SHARE = 0.7
+"""Of a channel's threads that reduce up a tree with LL and LL128; the rest broadcasts down meanwhile (runTreeSplit,
+src/device/all_reduce.h). The way down, which only copies, is taken to keep up. Simple: see `_tree_share`."""
 CUSTOM = ("one_shot_get", "two_shot_get")
 MODELLED = ("ring", "tree", "nvls", "nvls_tree")
 ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
@@ -91,7 +94,9 @@ def tuning(
         ),
         network_step_ps=round(of.network_us * US),
         lanes=min(width, fit),
-        lane_mb_per_s=round(of.channel_gb_per_s * 1000),
+        lane_mb_per_s=round(
+            of.channel_gb_per_s * (_tree_share(protocol, cost) if algorithm == "tree" else 1) * 1000
+        ),
         pass_bytes=of.pass_bytes,
     )
 
@@ -204,6 +209,16 @@ def _channels(operation: Operation, members: int, algorithm: str, protocol: str,
     least = LEAST_BYTES[protocol] * (members if (algorithm, protocol) == ("ring", "ll") else 1)
     fit = max(1, _whole(operation, members) // least)
     return min(channels, fit) if channels else fit
+
+
+def _tree_share(protocol: str, cost: Costs) -> float:
+    """Return the share of a channel's rate that its way up a tree has.
+
+    Simple: half of the threads, and two warps more where that is 256 or more (runTreeSplit).
+    """
+    half = cost.simple_threads // 2
+    simple = (half + 64 if half >= 256 else half) / cost.simple_threads
+    return simple if protocol == "simple" else TREE_SHARE
 
 
 def _chunk_bytes(size_bytes: int, members: int, channels: int, rings: int) -> int:

@@ -343,6 +343,33 @@ def test_tuning_keeps_what_was_captured_and_follows_the_model_otherwise():
     assert tuning(preset("ideal", 8), Operation("all_to_all", 64), members) == Tuning("direct")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("boxes", [2, 3])
+def test_peers_of_a_box_share_their_channels_over_the_network(boxes, channels):
+    """Eight peers get what the channels of one move, however many wait for them; each further box has its own."""
+    n, each = 8 * boxes, 16 * MIB
+    fabric, op = preset("hgx-b200", n), Operation("all_to_all", n * each)
+    simple = costs(fabric.gpu).protocols["simple"]
+    busy = tuning(fabric, op, range(n), channels=channels).kernel_ps
+    assert busy == pytest.approx(8 * each * 1000 / (channels * simple.channel_gb_per_s), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "share"),
+    [
+        ("hgx-h100", "ll", 0.7),
+        ("hgx-h100", "ll128", 0.7),
+        ("hgx-h100", "simple", 0.625),
+        ("mi300x", "simple", 0.5),
+    ],
+)
+def test_the_ways_up_and_down_a_tree_share_a_channel(name, protocol, share):
+    """As runTreeSplit splits the threads: 70 %, or 320 of 512, or 128 of RCCL's 256."""
+    fabric, op = preset(name, 16), Operation("all_reduce", 64 * MIB)
+    tree, ring = (tuning(fabric, op, range(16), a, protocol).lane_mb_per_s for a in ("tree", "ring"))
+    assert tree == pytest.approx(share * ring, abs=1)
+
+
 @pytest.mark.parametrize("protocol", ["ll", "ll128", "simple"])
 @pytest.mark.parametrize("name", ["dgx1-v100", "hgx-a100", "hgx-h100", "hgx-b200", "mi300x"])
 def test_a_small_ring_takes_the_kernel_and_its_steps(name, protocol):
