@@ -59,7 +59,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--most", type=int, default=4095, help="eidolons; 4,096 ranks take minutes to write and to lower")
+    parser.add_argument(
+        "--most", type=int, default=4095, help="eidolons; writing and lowering 4,096 ranks takes minutes"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     sizes = (1024, 2048) if args.quick else (1024, 2048, 4096, 8192, 12288, 16384, 20480, 24576)
