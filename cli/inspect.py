@@ -20,6 +20,7 @@ _RANKS = ["rank", "backend", "model", "device", "duration_us", "clock", "offset_
 _COLLECTIVES = ["operation", "rank_records", "operations", "matched", "bytes", "own_time_us", "skew_us"]
 _SHOWN = 8  # rows of a table; --json has all
 _WAITS = ["rank", "waits", "waited_us", "polls", "longest_flag", "on_it_us"]
+_ROLES = ["rank", "shared collectives", "came last", "communication_us", "exposed_us", "overlapped_us"]
 _WRITES = ["from", "to", "writes", "bytes"]
 _GROUPS = ["name", "size", "ranks_in_trace", "description"]
 
@@ -60,6 +61,7 @@ def summarise(path: Path) -> dict[str, Any]:
     if (path / "manifest.json").is_file():
         return _run(path)
     from ..schemas import Trace
+    from .roles import roles
     from .traffic import waits_by_rank, writes_by_pair
 
     trace = Trace(path)
@@ -68,6 +70,7 @@ def summarise(path: Path) -> dict[str, Any]:
         "spans": _spans(trace),
         "dependencies": _counts(trace, "dependencies", ["kind", "origin"]),
         "collectives": _collectives(trace),
+        "roles": roles(trace),
         "communicators": _communicators(trace),
         "peer_writes": sum(_counts(trace, "writes", ["kind"]).values()),
         "writes_by_pair": writes_by_pair(trace),
@@ -155,6 +158,8 @@ def _communicators(trace: "Trace") -> list[dict[str, Any]]:
 
 
 def _tables(summary: dict[str, Any]) -> list["Table"]:
+    from .roles import SHOWN, extremes
+
     ranks = [
         [r["rank"], r["backend"], r["model"], r["device"], _us(r["duration_ns"]), r["clock_method"],
          _us(r["clock_offset_ns"]), _us(r["clock_residual_ns"])]
@@ -184,9 +189,27 @@ def _tables(summary: dict[str, Any]) -> list["Table"]:
     writes = [
         [w["rank"], w["peer"], f"{w['writes']:,}", f"{w['bytes']:,}"] for w in summary["writes_by_pair"]
     ]
+    roles = [
+        [
+            r["rank"],
+            r["shared"],
+            r["last"],
+            *map(_us, (r["communication_ns"], r["exposed_ns"], r["overlapped_ns"])),
+        ]
+        for r in extremes(summary["roles"])
+    ]
+    which = (
+        "" if len(roles) == len(summary["roles"]) else f", the extremes of {len(summary['roles']):,} ranks"
+    )
     tables = [
         _table("who waited longest, and for which flag", _WAITS, waits),
         _table("who wrote most to whom", _WRITES, writes),
+        _table(
+            f"who came last, and communication that no other kernel hides (exposed){which}",
+            _ROLES,
+            roles,
+            SHOWN,
+        ),
         _table("ranks", _RANKS, ranks),
         _table("spans", ["rank", *kinds], spans),
         _table(
@@ -199,15 +222,15 @@ def _tables(summary: dict[str, Any]) -> list["Table"]:
     return [table for table in tables if table.row_count]
 
 
-def _table(title: str, header: list[str], rows: list[list[Any]]) -> "Table":
+def _table(title: str, header: list[str], rows: list[list[Any]], shown: int = _SHOWN) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    more = f" (first {_SHOWN} of {len(rows):,}; --json has all)" if len(rows) > _SHOWN else ""
+    more = f" (first {shown} of {len(rows):,}; --json has all)" if len(rows) > shown else ""
     table = Table(title=title + more, title_justify="left")
     for name in header:
         table.add_column(name)
-    for row in rows[:_SHOWN]:
+    for row in rows[:shown]:
         table.add_row(*(escape(_cell(value)) for value in row))
     return table
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .intervals import union_length
+from ..schemas.intervals import union_length
 from .program import ACTIVITY_KINDS, Ints, Mode
 
 if TYPE_CHECKING:

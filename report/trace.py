@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schemas import Trace
+from ..schemas.intervals import union_length
 from .collectives import captured, collectives
 from .facts import backend_warning
 from .flags import NOBODY, Flags, by_flag, cause, flags
 from .gpus import gpus
-from .intervals import union_length
 from .launches import launches
 from .messages import messages
 from .page import Head

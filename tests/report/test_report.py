@@ -15,11 +15,11 @@ from eidola.replay import IDEAL
 from eidola.report import report
 from eidola.report.collectives import collectives
 from eidola.report.flags import NOBODY, by_flag
-from eidola.report.intervals import union_length
 from eidola.report.operation import Operation
 from eidola.report.text import label, short, size_text, time_text
 from eidola.report.traffic import matrix, traffic
 from eidola.schemas import InputError, TraceWriter, UsageError
+from eidola.schemas.intervals import union_length
 
 from .runs import HOSTILE, KIB, fused, ring, saved, star
 
