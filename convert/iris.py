@@ -107,6 +107,11 @@ def _tick_ns(path: Path, metadata: dict[str, Any]) -> int:
     return 1000 // mhz
 
 
+def _text(value: str) -> str:
+    """Return the start of a text; half a surrogate pair, which JSON can spell, is no text."""
+    return value[:256].encode("utf-8", "replace").decode()
+
+
 class _Rank:
     """One rank's phases and writes, in ticks of its timer."""
 
@@ -124,7 +129,7 @@ class _Rank:
         workgroup = whole(args.get("program_id"), 0, 2**31 - 1)
         lane = f"workgroup {'unknown' if workgroup is None else workgroup}"
         kind = "phase" if event.get("ph") == "X" else "annotation"
-        self.spans.rows.append((lane, workgroup, kind, name[:256], start, start + length))
+        self.spans.rows.append((lane, workgroup, kind, _text(name), start, start + length))
         peer, size = whole(args.get("target_rank"), 0, 2**31 - 1), whole(args.get("payload_size"), 0)
         if not name.startswith((*_STORES, _ATOMIC)) or peer is None or peer == rank:
             return
@@ -155,7 +160,9 @@ def _record(path: Path, rank: int, own: _Rank, metadata: dict[str, Any], tick_ns
     if writes:
         writes["issue_ns"] = [ticks * tick_ns for ticks in writes["issue_ns"]]
     texts = {
-        key: value for key in ("gpu_device_name", "hostname") if isinstance(value := metadata.get(key), str)
+        key: _text(value)
+        for key in ("gpu_device_name", "hostname")
+        if isinstance(value := metadata.get(key), str)
     }
     return RankRecord(
         rank=rank,

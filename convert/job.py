@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +30,7 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     records = sorted(records, key=lambda record: record.rank)
     _lend_base(records)
     _check_one_run(records)
+    _leave_out_writes_elsewhere(records)
     world_size = next((r.world_size for r in records if r.world_size), None)
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = _clocks(records, matching)
@@ -83,6 +85,19 @@ def _check_one_run(records: Sequence[RankRecord]) -> None:
     size = next((r.world_size for r in records if r.world_size), None)
     if size is not None and records[-1].rank >= size:
         raise InputError(f"{records[-1].path} is of rank {records[-1].rank}, but the job has {size} ranks")
+
+
+def _leave_out_writes_elsewhere(records: Sequence[RankRecord]) -> None:
+    """Leave out, and count, writes to ranks that the job has no files of; the schema refers to known ranks only."""
+    ranks = [record.rank for record in records]
+    for record in records:
+        writes = record.more.get("writes", {})
+        kept = np.isin(np.asarray(writes.get("peer", ()), np.int64), ranks)
+        if kept.all():
+            continue
+        record.more["writes"] = {name: list(compress(values, kept)) for name, values in writes.items()}
+        reason = "write to a rank of which no file was given"
+        record.dropped[reason] = record.dropped.get(reason, 0) + int((~kept).sum())
 
 
 def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clock: Clock) -> None:

@@ -172,9 +172,10 @@ def _convert(
         if name.startswith("captured"):
             captured(source, out)
         else:
-            kind = find_format("kineto" if seed.companions else name)
+            kind = find_format("kineto" if seed.companions else name.split(",")[0])
             companions = sorted(source.glob(seed.companions)) if seed.companions else []
-            files = [p for p in sorted(source.iterdir()) if p not in companions] if companions else [source]
+            files = [p for p in sorted(source.iterdir()) if p not in companions]
+            files = files if companions or seed.given else [source]
             convert(kind, files, out, companions=companions)
         problems = [p for p in check(out) if p.severity == "error"]
         trace = Trace(out)

@@ -115,7 +115,7 @@ def bomb(data: bytes, rng: Random) -> bytes:
 
 def _word(data: bytes, rng: Random) -> bytes:
     """Overwrite an aligned word of a binary file with an extreme."""
-    at = rng.randrange(len(data) // 8) * 8
+    at = rng.randrange(max(1, len(data) // 8)) * 8
     value = rng.choice((0, 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1, rng.getrandbits(64)))
     return data[:at] + value.to_bytes(8, "little") + data[at + 8 :]
 

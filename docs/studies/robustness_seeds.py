@@ -1,6 +1,6 @@
 """A small valid input of each format, from the builders that the tests of its reader use."""
 
-import importlib.util
+import importlib
 import json
 import pickle
 import shutil
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import robustness_mutations as mutations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,17 +27,15 @@ class Seed:
     mutations: Mapping[str, mutations.Mutation]
     companions: str | None = None
     """Where the format `kineto` is given companions: their glob."""
+    given: bool = False
+    """Whether the files are given by name, as where the format looks for others in a folder."""
 
 
 def builders(name: str) -> ModuleType:
-    """Import a module of tests/convert by its file."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "convert" / f"{name}.py")
-        if spec is None or spec.loader is None:
-            raise FileNotFoundError(name)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    """Import a module of tests/convert by its file; the modules may import one another."""
+    package = sys.modules.setdefault("robustness_builders", ModuleType("robustness_builders"))
+    package.__path__ = [str(ROOT / "tests" / "convert")]
+    return importlib.import_module(f"robustness_builders.{name}")
 
 
 def _kineto(folder: Path) -> None:
@@ -90,6 +89,56 @@ def _nsys(folder: Path) -> None:
     builders("test_nsys").two_ranks(folder / "report.sqlite").done()
 
 
+def _rocprofv3(folder: Path) -> None:
+    made = builders("test_rocprofv3")
+    for rank in range(2):
+        made.save(folder / f"rank{rank}_results.json", made.rank_document(10 + rank, agent=102 + rank))
+
+
+def _chakra(folder: Path) -> None:
+    made = builders("test_chakra")
+    for rank in range(2):
+        made.write(folder, made.METADATA, *made.STEP, name=f"t.{rank}.et")
+
+
+def _chakra_json(folder: Path) -> None:
+    made = builders("test_chakra")
+    (folder / "t.0.json").write_text(made.jsonized(made.STEP))
+
+
+def _nccl_example(folder: Path) -> None:
+    made = builders("test_nccl_texts")
+    for rank in range(2):
+        body = "".join(made.all_reduce(1000 * (i + 1), i, rank, clocks=i % 2 > 0) for i in range(3))
+        made.dump(folder, rank, body)
+
+
+def _nccl_inspector(folder: Path) -> None:
+    made = builders("test_nccl_texts")
+    for rank in range(2):
+        made.log(folder, rank, "".join(made.line(i, rank, verbose=i != 2) for i in range(4)))
+
+
+def _npkit(folder: Path) -> None:
+    for rank in range(2):
+        builders("test_kernel_buffers").npkit(folder, rank)
+    for empty in folder.glob("*_buf_1"):
+        empty.unlink()
+
+
+def _flashinfer(folder: Path) -> None:
+    made = builders("test_kernel_buffers")
+    made.buffer(made.flash, rounds=2).tofile(folder / "rank0.bin")
+    np.save(folder / "rank1.npy", made.buffer(made.mirage, rounds=2).view(np.uint64).ravel())
+
+
+def _iris(folder: Path) -> None:
+    made = builders("test_kernel_buffers")
+    for rank in range(2):
+        events = [made.iris_event("put", 10 + i, 3, rank, 1 - rank, payload_size=8) for i in range(4)]
+        made.iris(folder / f"t_rank{rank}.json", events, rank)
+
+
 def pickled(data: bytes, rng: object) -> bytes:
     """Put a pickle that would call a function in place of one."""
     del data, rng
@@ -106,11 +155,26 @@ def _unpickled(mutation: mutations.Mutation) -> mutations.Mutation:
     return mutate
 
 
+def _in_a_line(mutation: mutations.Mutation) -> mutations.Mutation:
+    """Apply a mutation of JSON to one line of a file of JSON lines."""
+
+    def mutate(data: bytes, rng: mutations.Random) -> bytes:
+        lines = data.splitlines(keepends=True)
+        at = rng.randrange(len(lines))
+        return b"".join([*lines[:at], mutation(lines[at].rstrip(), rng), b"\n", *lines[at + 1 :]])
+
+    return mutate
+
+
 _PICKLE = {
     **mutations.BINARY,
     "type swapped": _unpickled(mutations.swap_type),
     "code in a pickle": pickled,
 }
+_GZIP = {name: mutate for name, mutate in mutations.TEXT.items() if name.startswith("gzip")}
+_SEVERAL = {name: mutate for name, mutate in mutations.TEXT.items() if name != "type swapped"}
+"""Of texts that hold several JSON values."""
+_LINES = {**_SEVERAL, "type swapped": _in_a_line(mutations.swap_type)}
 SEEDS = {
     "kineto": Seed(_kineto, "rank*.json", mutations.TEXT),
     "execution-trace": Seed(_execution_trace, "et_*.json", mutations.TEXT, "et_*.json"),
@@ -118,6 +182,14 @@ SEEDS = {
     "rocpd": Seed(_rocpd, "*.db", mutations.SQL),
     "nccl-plugin": Seed(_nccl_plugin, "*.ring", mutations.BINARY),
     "flight-recorder": Seed(_flight_recorder, "nccl_trace*", _PICKLE),
+    "rocprofv3": Seed(_rocprofv3, "*.json", mutations.TEXT),
+    "iris": Seed(_iris, "*.json", mutations.TEXT),
+    "chakra": Seed(_chakra, "*.et", mutations.BINARY | _GZIP),
+    "chakra, JSON": Seed(_chakra_json, "*.json", _SEVERAL, given=True),
+    "nccl-example": Seed(_nccl_example, "*.txt", mutations.TEXT),
+    "nccl-inspector": Seed(_nccl_inspector, "*.log", _LINES),
+    "npkit": Seed(_npkit, "*", mutations.BINARY),
+    "flashinfer": Seed(_flashinfer, "*", mutations.BINARY),
     "captured kernel": Seed(_captured("gemv_allreduce_host_2"), "capture.json", mutations.PLAIN_TEXT),
     "captured kernel, probes": Seed(_captured("gemv_allreduce_host_2"), "*.bin", mutations.BINARY),
     "captured torch": Seed(_captured("gloo_ddp_2"), "*.json", mutations.PLAIN_TEXT),

@@ -176,6 +176,30 @@ def iris(path, events, rank=0, **metadata):
     path.write_text(json.dumps(document, indent=2))
 
 
+def test_half_a_surrogate_pair_in_iriss_texts_becomes_a_question_mark(tmp_path):
+    for rank in range(2):  # written as an escape
+        iris(tmp_path / f"t_rank{rank}.json", [iris_event("\ud800x", 10, 3, rank)], rank, hostname="\ud800h")
+    convert(find_format("iris"), [tmp_path], tmp_path / "t")
+    trace = Trace(tmp_path / "t")
+    assert trace.read("spans")["name"].to_pylist() == ["?x", "?x"]
+    assert trace.read("ranks")["host"].to_pylist() == ["?h", "?h"]
+
+
+def test_iriss_writes_to_ranks_without_a_file_are_counted_and_left_out(tmp_path):
+    events = [iris_event("put", 10 + peer, 3, 0, peer, payload_size=8) for peer in (1, 2, 2)]
+    for rank in range(2):
+        iris(
+            tmp_path / f"t_rank{rank}.json",
+            events if rank == 0 else [iris_event("get", 10, 3, 1, 0)],
+            rank,
+            world_size=3,
+        )
+    report = convert(find_format("iris"), [tmp_path], tmp_path / "t")
+    assert report.dropped == {0: {"write to a rank of which no file was given": 2}}
+    assert Trace(tmp_path / "t").read("writes")["peer"].to_pylist() == [1]
+    assert check(tmp_path / "t") == []
+
+
 def test_iris_stores_are_writes_with_peer_time_and_size(tmp_path):
     for rank in range(2):
         events = [

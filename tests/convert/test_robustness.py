@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from eidola.capture.host.build import compiler
+from eidola.convert import titles
 from eidola.schemas import MissingError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs" / "studies"))
@@ -18,6 +19,11 @@ def sound(name, cases, bombs=0):
     outcome = robustness.study(name, cases, bombs)
     assert outcome.failures == []
     assert sum(outcome.counts.values()) >= len(cases)
+
+
+def test_every_format_has_a_seed():
+    tried = {name.split(",")[0] for name in robustness.SEEDS}
+    assert tried >= {*titles(), "execution-trace"}
 
 
 @pytest.mark.parametrize("name", SEEDS)
