@@ -154,7 +154,10 @@ def _one(
     if found["end"] == "converted" and found.pop("told") != whole["told"]:
         found |= {"end": "converted, loss told"}
     elif found["end"] == "converted" and "truncated" in kind and found["rows"] < whole["rows"]:
-        found |= {"end": "loss not told", "detail": f"{found['rows']} rows of {whole['rows']}"}
+        tellable = kind != "truncated" or not seed.whole(damaged)
+        found |= (
+            {"end": "loss not told", "detail": f"{found['rows']} rows of {whole['rows']}"} if tellable else {}
+        )
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {**found, "seconds": time.process_time() - began, "bytes": most}
 

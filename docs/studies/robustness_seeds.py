@@ -29,6 +29,8 @@ class Seed:
     """Where the format `kineto` is given companions: their glob."""
     given: bool = False
     """Whether the files are given by name, as where the format looks for others in a folder."""
+    whole: Callable[[bytes], bool] = lambda data: False
+    """Of a format that tells neither how many records it has nor where they end: whether these are whole."""
 
 
 def builders(name: str) -> ModuleType:
@@ -101,9 +103,17 @@ def _chakra(folder: Path) -> None:
         made.write(folder, made.METADATA, *made.STEP, name=f"t.{rank}.et")
 
 
+def _whole_messages(data: bytes) -> bool:
+    try:
+        return bool(list(builders("wire").delimited(data)))
+    except (AssertionError, IndexError):
+        return False
+
+
 def _chakra_json(folder: Path) -> None:
     made = builders("test_chakra")
-    (folder / "t.0.json").write_text(made.jsonized(made.STEP))
+    for rank in range(2):
+        (folder / f"t.{rank}.json").write_text(made.jsonized(made.STEP))
 
 
 def _nccl_example(folder: Path) -> None:
@@ -184,11 +194,13 @@ SEEDS = {
     "flight-recorder": Seed(_flight_recorder, "nccl_trace*", _PICKLE),
     "rocprofv3": Seed(_rocprofv3, "*.json", mutations.TEXT),
     "iris": Seed(_iris, "*.json", mutations.TEXT),
-    "chakra": Seed(_chakra, "*.et", mutations.BINARY | _GZIP),
+    "chakra": Seed(_chakra, "*.et", mutations.BINARY | _GZIP, whole=_whole_messages),
     "chakra, JSON": Seed(_chakra_json, "*.json", _SEVERAL, given=True),
     "nccl-example": Seed(_nccl_example, "*.txt", mutations.TEXT),
-    "nccl-inspector": Seed(_nccl_inspector, "*.log", _LINES),
-    "npkit": Seed(_npkit, "*", mutations.BINARY),
+    "nccl-inspector": Seed(
+        _nccl_inspector, "*.log", _LINES, whole=lambda data: data.endswith((b"}}\n", b"}}"))
+    ),
+    "npkit": Seed(_npkit, "*", mutations.BINARY, whole=lambda data: len(data) % 16 == 0),
     "flashinfer": Seed(_flashinfer, "*", mutations.BINARY),
     "captured kernel": Seed(_captured("gemv_allreduce_host_2"), "capture.json", mutations.PLAIN_TEXT),
     "captured kernel, probes": Seed(_captured("gemv_allreduce_host_2"), "*.bin", mutations.BINARY),
