@@ -154,8 +154,9 @@ def test_dumps_that_pytorch_wrote_are_read_as_pickle_reads_them(tmp_path, monkey
     for file in (tmp_path / "d").iterdir():
         assert load(file, file.read_bytes()) == pickle.loads(file.read_bytes())
     report = auto([tmp_path / "d"], tmp_path / "t")
-    (stuck,) = [note for note in report.notes if note.startswith("not completed")]
-    assert stuck.endswith("scheduled on ranks [0], not called on ranks [1]")
+    # Of the first operation a worker thread may still have to note the end.
+    stuck = [note for note in report.notes if note.startswith("not completed")]
+    assert stuck[-1].endswith("scheduled on ranks [0], not called on ranks [1]")
 
 
 class Evil:
