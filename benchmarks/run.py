@@ -1,8 +1,8 @@
 """Measure, print, and write results.json: `python benchmarks/run.py [--long] [NAME ...]`, modules below.
 
 Every entry of results.json: name, value, unit, baseline, baseline_name, ratio (value / baseline), machine,
-versions. Medians of three, interleaved with their baselines, each in a process of its own. With `--long` also what
-takes minutes, once.
+versions. Medians of three, interleaved with their baselines, each in a process of its own. With names, only those
+are measured, and the other entries stay. With `--long` also what takes minutes, once.
 """
 
 import json
@@ -31,9 +31,12 @@ def main(names: list[str]) -> None:
         for figure in known[name].figures():
             print(figure.line(), flush=True)
             entries.append(figure.entry())
-    if not names:
-        (HERE / "results.json").write_text(json.dumps(entries, indent=1) + "\n")
-        print(f"wrote {HERE / 'results.json'}")
+    results = HERE / "results.json"
+    if names and results.is_file():  # what was measured now takes the place of the same before
+        fresh = {entry["name"] for entry in entries}
+        entries = [old for old in json.loads(results.read_text()) if old["name"] not in fresh] + entries
+    results.write_text(json.dumps(entries, indent=1) + "\n")
+    print(f"wrote {results}")
 
 
 if __name__ == "__main__":
