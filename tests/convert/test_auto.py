@@ -96,6 +96,13 @@ def test_the_documented_format_of_another_package_is_recognised_and_converted(my
     ]
 
 
+def test_the_format_of_another_package_has_a_command_and_stands_in_the_help(mylog, tmp_path):
+    assert "mylog" in CliRunner().invoke(app, ["convert", "--help"]).output
+    result = CliRunner().invoke(app, ["convert", "mylog", str(mylog), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert Trace(tmp_path / "out").ranks() == [0, 1]
+
+
 def test_files_of_two_formats_are_refused_by_name(mylog, write, make, tmp_path):
     write("kept.json", make.document(make.rank_events()))
     with pytest.raises(UsageError, match="kineto, mylog"):
