@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-from ..convert.formats import find_format, titles
+from ..convert.formats import TITLES, find_format, titles
 from .captured import captured_command
 from .export import export_command
 
@@ -26,7 +26,27 @@ class _Where(NamedTuple):
     cluster: str | None
 
 
-app = typer.Typer(no_args_is_help=True, help="Convert other tools' traces, and raw captures, to a trace.")
+class _Formats(TyperGroup):
+    """The commands of this package's formats; those of other packages are looked for only when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return all names."""
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in titles() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of that name, or None."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in titles():
+            other = typer.Typer(add_completion=False)
+            _register(other, cmd_name, titles()[cmd_name])
+            found = typer.main.get_command(other)
+        return found
+
+
+app = typer.Typer(
+    cls=_Formats, no_args_is_help=True, help="Convert other tools' traces, and raw captures, to a trace."
+)
 app.command("captured")(captured_command)
 app.command("export")(export_command)
 
@@ -111,10 +131,10 @@ def kineto(
     _convert("kineto", traces, output, execution_trace or [], at, overwrite, as_json, quiet)
 
 
-def _register(name: str, title: str) -> None:
+def _register(to: typer.Typer, name: str, title: str) -> None:
     """Add the command of a format that needs no options of its own."""
 
-    @app.command(name, help=f"Convert {title}.")
+    @to.command(name, help=f"Convert {title}.")
     def command(
         paths: Annotated[list[Path], typer.Argument(help="Files, or folders of them.")],
         output: _Output,
@@ -127,9 +147,9 @@ def _register(name: str, title: str) -> None:
         _convert(name, paths, output, [], _Where(jobs, cluster), overwrite, as_json, quiet)
 
 
-for _name, _title in titles().items():
+for _name, _title in TITLES.items():
     if _name != "kineto":
-        _register(_name, _title)
+        _register(app, _name, _title)
 
 
 def _convert(

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +86,8 @@ def find_format(name: str) -> Format:
 
 
 def _plugins() -> Any:
+    from importlib.metadata import entry_points  # takes as long as all else here, and is seldom needed
+
     return entry_points(group=GROUP)
 
 
