@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -39,6 +39,25 @@ app.add_typer(replay.app, name="replay")
 app.command("report")(report.report)
 app.command("inspect")(inspect.inspect)
 examples.attach(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # takes as long as all else here, and is seldom needed
+
+        from ..schemas.tables import TRACE_VERSION
+
+        typer.echo(f"eidola {version('eidola-sim')}, schema {TRACE_VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _eidola(
+    _: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Every command's help ends with examples, and the examples are commands that exist."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import click
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from eidola.cli.main import app
 
@@ -49,3 +51,9 @@ def test_shells_can_be_taught_to_complete():
     )  # fmt: skip
     assert done.returncode == 0
     assert "_EIDOLA_COMPLETE=complete_bash" in done.stdout
+
+
+def test_the_command_says_which_version_it_is():
+    said = CliRunner().invoke(app, ["--version"])
+    assert said.exit_code == 0
+    assert re.fullmatch(r"eidola \d+\.\d+\.\d+, schema \d+\n", said.output)
