@@ -10,7 +10,7 @@ name is whole. `eidola convert captured` turns it into a trace.
     rank00000.0.marks.ring   its steps and phases
     rank00000.0.0000.kineto.json.gz, rank00000.0.0000.et.json.gz
                              a profiler window as PyTorch exports it, and an ExecutionTrace
-    nccl.rank00000.123.ring  what NCCL told its plugin in process 123 (nccl/ring.h), where asked for
+    nccl.rank00000.123.ring  what NCCL told its plugin in process 123 (nccl/ring.h)
     telemetry.jsonl          samples of the launching machine's GPUs (telemetry.py), where asked for
     rank00000.0.flight.json  without a ring: PyTorch's flight recorder, its last 2,000 collectives
 
@@ -24,9 +24,9 @@ and wall time and the mean time of one round of polls; on a GPU also `device` an
 clock in the anchor records. Without `anchor_hz` times are nanoseconds of one clock; with it they are cycles,
 which a workgroup's anchors tie to that clock.
 
-A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees), what
-the windows of the dearest rank cost, and for each rank what closed its record, its gaps and how many records were
-lost. Times are Unix nanoseconds.
+A PyTorch job's also has the script's `exit_code`, the `failures` of our hooks (which the script never sees), the
+sources that were `absent` though the machine has them, what the windows of the dearest rank cost, and for each rank
+what closed its record, its gaps and how many records were lost. Times are Unix nanoseconds.
 """
 
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .fused.gemv_allreduce import GemvAllReduce
     from .probes import RankProbes, include_folder, write_probes
     from .torch_run import run
-    from .torch_session import session
+    from .torch_session import recover, session
 
 __all__ = [
     "Backend",
@@ -50,6 +50,7 @@ __all__ = [
     "RankProbes",
     "capture_kernel",
     "include_folder",
+    "recover",
     "run",
     "run_kernel",
     "session",
@@ -65,6 +66,6 @@ __getattr__ = lazy.attach(
         "fused.gemv_allreduce": "GemvAllReduce",
         "probes": "RankProbes include_folder write_probes",
         "torch_run": "run",
-        "torch_session": "session",
+        "torch_session": "recover session",
     },
 )

@@ -4,29 +4,40 @@ import gzip
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import CaptureError
-from . import raw
+from . import nccl, raw
 from .recorder import ring
 
 _PRIVATE = re.compile(r'("(?:host_name|traceName)": )"[^"]*"')
-_LEFT = ("claim-*", ".partial.*", "failed-*.txt")
+_LEFT = ("claim-*", "left-*", "completing", ".partial.*", "failed-*.txt")
 KILLED = "the process ended without closing its record: killed by a signal, or by os._exit"
 
 
-def complete(folder: Path, command: str, *, exit_code: int | None = None, anonymous: bool = False) -> int:
+def complete(
+    folder: Path,
+    command: str,
+    *,
+    exit_code: int | None = None,
+    anonymous: bool = False,
+    absent: Sequence[str] = (),
+) -> int:
     """Write `capture.json` for the ranks in `folder`, newest restart of each; return how many there are.
 
-    Rings are cut to what they hold, windows are packed, and what killed processes left open is marked as a
-    gap. Raises CaptureError where no rank attached, with what the processes left as a reason.
+    Rings are cut to what they hold, windows are packed, and what killed processes left open is marked as a gap.
+    `absent` names the sources that could not be used, and why. Raises CaptureError where no rank attached, with
+    what the processes left as a reason.
     """
     newest, earlier = _ranks(folder)
     failures = sorted({file.read_text(encoding="utf-8") for file in folder.glob("failed-*.txt")})
     if not newest:
         raise CaptureError(_nobody(failures))
     lost = {file.name: ring.compact(file)["lost"] for file in sorted(folder.glob("rank*.ring"))}
+    for file in folder.glob("nccl.*.ring"):
+        nccl.compact(file, anonymous=anonymous)
     for file in folder.glob("rank*.*.json"):
         if file.name.endswith((".kineto.json", ".et.json")):
             _pack(file, anonymous=anonymous)
@@ -47,6 +58,7 @@ def complete(folder: Path, command: str, *, exit_code: int | None = None, anonym
         "clock": "the realtime clock, one for all ranks of a host",
         "ring_version": ring.VERSION,
         "failures": failures,
+        "absent": list(absent),
         "cost": _cost(newest),
         "ranks": [_entry(record) for record in newest],
         "earlier_restarts": [_entry(record) for record in earlier],

@@ -128,8 +128,6 @@ class TorchRank:
         """Begin to record. Raises CaptureError where the ring cannot be allocated; nothing is then hooked."""
         import torch
 
-        for stale in self.folder.glob(f"{self.stem}.*"):
-            stale.unlink()  # of a session that was killed
         self.record["versions"] = {"torch": torch.__version__}
         marks = f"{self.stem}.marks.ring"
         self._marks = Marks(self.folder / marks, MARKS)
@@ -264,11 +262,13 @@ class TorchRank:
         index = torch.cuda.current_device()
         properties = torch.cuda.get_device_properties(index)
         uuid = getattr(properties, "uuid", None)
+        pci = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
         self.record["device"] = {
             "device": index,
             "vendor": "amd" if torch.version.hip else "nvidia",
             "model": properties.name,
             "uuid": None if uuid is None else str(uuid),
+            "pci": None if None in pci else pci,
             "compute_units": properties.multi_processor_count,
             "memory_bytes": properties.total_memory,
         }

@@ -28,7 +28,7 @@ def run(
     window_steps: int = 3,
     budget: float = 0.01,
     ring_mib: int = 32,
-    nccl_plugin: bool = False,
+    nccl_plugin: bool | None = None,
     telemetry_s: float | None = None,
     overwrite: bool = False,
     anonymous: bool = False,
@@ -37,18 +37,20 @@ def run(
 
     `detail`: `off` (the light level), `spaced` (also profiler windows of `window_steps` steps with CPU operators,
     within `budget`, a share of the run's time), `all` (one window after the other). `ring_mib`: memory a rank for
-    collectives. `nccl_plugin`: NCCL or RCCL also writes its records there; `telemetry_s`: this machine's GPUs are
-    sampled every so many seconds.
+    collectives. `nccl_plugin`: NCCL or RCCL also writes its records there; None: where PyTorch has one and the
+    plugin can be built and loaded, else the capture says why not. `telemetry_s`: this machine's GPUs are sampled
+    every so many seconds.
 
     Raises CaptureError where no rank attached (its exit code is then the command's, where that failed), UsageError
-    where the command cannot be started, `output` is taken, or NCCL has another plugin.
+    where the command cannot be started, `output` is taken, or the plugin is wanted and NCCL has another one.
     """
     if not command:
         raise UsageError("no command given; write it after --: eidola capture run -- torchrun ... train.py")
     options = Options(detail, window_steps, budget, ring_mib)
     with raw.raw_folder(Path(output), overwrite=overwrite) as folder:
         _build_recorder()
-        environment = _environment(folder, options) | (nccl.environment(folder) if nccl_plugin else {})
+        plugin, absent = nccl.offer(folder, nccl_plugin)
+        environment = _environment(folder, options) | plugin
         sampled = Sampler(folder / TELEMETRY, telemetry_s) if telemetry_s is not None else nullcontext()
         try:
             with sampled:
@@ -57,7 +59,7 @@ def run(
             raise UsageError(f"{command[0]} cannot be started: {error}") from error
         code = code if code >= 0 else 128 - code
         try:
-            complete(folder, shlex.join(command), exit_code=code, anonymous=anonymous)
+            complete(folder, shlex.join(command), exit_code=code, anonymous=anonymous, absent=absent)
         except CaptureError as error:
             error.exit_code = code or error.exit_code
             raise

@@ -42,11 +42,13 @@ def run(
         typer.Option("--ring-mib", help="Memory a rank for collectives, 8,192 records a MiB; the oldest go."),
     ] = 32,
     nccl_plugin: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--nccl-plugin", help="NCCL or RCCL also tells algorithms, channels and their GPU times."
+            "--nccl-plugin/--no-nccl-plugin",
+            help="NCCL or RCCL tells algorithms, channels and their GPU times. Default: where PyTorch has one.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     telemetry: Annotated[
         float | None,
         typer.Option(
@@ -74,22 +76,35 @@ def run(
     manifest = json.loads((output / "capture.json").read_text())
     for line in _summary(manifest, detail, budget):
         typer.echo(line, err=True)
-    if nccl_plugin:
-        found = len(list(output.glob("nccl.*.ring")))
-        told = (
-            f"next: eidola convert nccl-plugin {output} -o nccl.eidola"
-            if found
-            else "no NCCL took the plugin"
-        )
-        typer.echo(f"{found} processes left records of NCCL; {told}", err=True)
+    if nccl_plugin and not list(output.glob("nccl.*.ring")):
+        typer.echo("eidola: no NCCL or RCCL took the plugin", err=True)
     typer.echo(f"wrote {output}; next: eidola convert captured {output} -o {output.name}.eidola", err=True)
     raise typer.Exit(code)
+
+
+@app.command()
+def recover(
+    output: Annotated[Path, typer.Argument(help="Where the killed session was to write its capture.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
+) -> None:
+    """Complete the capture of an `eidola.capture.session` whose processes were killed."""
+    from ..capture.torch_session import recover as recover_session
+
+    ranks = recover_session(output, overwrite=overwrite)
+    for line in _summary(json.loads((output / "capture.json").read_text()), Detail.off, 0):
+        typer.echo(line, err=True)
+    typer.echo(
+        f"wrote {output} ({ranks} ranks); next: eidola convert captured {output} -o {output.name}.eidola",
+        err=True,
+    )
 
 
 def _summary(manifest: dict[str, Any], detail: Detail, budget: float) -> Iterator[str]:
     """Say what failed, what is missing, and what the windows cost."""
     for failure in manifest["failures"]:
         yield f"eidola: a hook failed, the script went on: {failure}"
+    for source in manifest["absent"]:
+        yield f"eidola: absent: {source}"
     for rank in manifest["ranks"]:
         for gap in rank["gaps"]:
             yield f"eidola: rank {rank['rank']} has a gap: {gap['reason']}"

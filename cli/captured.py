@@ -26,4 +26,6 @@ def captured_command(
     if as_json:
         typer.echo(json.dumps({"path": str(path), "notes": Trace(path).notes}, indent=1))
     elif not quiet:
+        for note in Trace(path).notes.get("notes", []):
+            typer.echo(note)
         typer.echo(f"wrote {path}; look at it with `eidola inspect {path}`")

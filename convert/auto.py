@@ -119,6 +119,7 @@ def _captured(folder: Path, output: str | Path, overwrite: bool) -> ConversionRe
     trace = Trace(captured(folder, output, overwrite=overwrite))
     report = ConversionReport(trace.path, trace.ranks(), trace.notes.get("missing_ranks", []))
     report.spans = trace.read("spans", ["rank"]).num_rows
+    report.notes += trace.notes.get("notes", [])
     report.dependencies.update(trace.read("dependencies", ["kind"])["kind"].to_pylist())
     report.collectives.update(trace.read("collectives", ["operation"])["operation"].to_pylist())
     return report

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
+from . import captured_nccl, captured_telemetry
 from .captured_light import describe
 from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import Call, read_calls
@@ -36,6 +37,10 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
         traced = window["execution_trace"]
         read = read_rank(Source(member(folder, window["trace"]), member(folder, traced) if traced else None))
         records.append(_complete(folder, rank, record, read))
+    sampled, notes = captured_telemetry.tables(folder, own)
+    for made in records:
+        made.more |= sampled.get(made.rank, {})
+    records[0].notes += notes
     write_job(writer, records, "eidola capture of PyTorch")
     copied = ("backend", "command", "date", "exit_code", "oversubscribed", "failures")
     writer.notes |= {
@@ -58,14 +63,20 @@ def _last_common_step(folder: Path, manifest: dict[str, Any], own: dict[int, dic
 def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord) -> RankRecord:
     """Add what the rank's record and ring know to what its window shows."""
     read.rank, read.world_size = rank, record["world_size"]
-    read.hardware |= {key: value for key, value in (record["device"] or {}).items() if value is not None}
+    device = record["device"] or {}
+    read.hardware |= {key: value for key, value in device.items() if value is not None and key != "pci"}
     if record["host"]:
         read.hardware["host"] = record["host"]
-    if record["calls"]:
-        calls, _ = read_calls(member(folder, record["calls"]))
-        _describe_parts(read, list(calls.values()), {group["name"]: group for group in record["groups"]})
     start_ns, end_ns = read.window_ns
     rows = [row for row in mark_rows(record, end_ns) if row[5] >= start_ns and row[4] <= end_ns]
+    if record["calls"]:
+        calls, _ = read_calls(member(folder, record["calls"]))
+        groups = {group["name"]: group for group in record["groups"]}
+        pairs = _describe_parts(read, list(calls.values()), groups)
+        if (dump := captured_nccl.find_dump(folder, record)) is not None:
+            joined = captured_nccl.join(dump, pairs)
+            read.notes += [f"rank {rank}: {note}" for note in joined.notes]
+            rows += captured_nccl.annotations(joined)
     first = len(read.spans["span"])
     lanes, kinds, names, launched, starts, ends = zip(*rows, strict=True) if rows else ((),) * 6
     more = {
@@ -79,8 +90,11 @@ def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord)
     return read
 
 
-def _describe_parts(read: RankRecord, calls: list[Call], groups: dict[str, dict[str, Any]]) -> None:
-    """Describe each part by the call during which its kernel was launched, where there is one."""
+def _describe_parts(
+    read: RankRecord, calls: list[Call], groups: dict[str, dict[str, Any]]
+) -> list[captured_nccl.Pair]:
+    """Describe each part by the call during which its kernel was launched; return those where there is one."""
+    pairs: list[captured_nccl.Pair] = []
     calls.sort(key=lambda call: call.start_ns)
     starts = [call.start_ns for call in calls]
     for part in read.parts:
@@ -89,3 +103,5 @@ def _describe_parts(read: RankRecord, calls: list[Call], groups: dict[str, dict[
         at = bisect_right(starts, part.launch_ns) - 1
         if at >= 0 and calls[at].end_ns >= part.launch_ns:
             describe(part, calls[at], groups)
+            pairs.append((calls[at], part))
+    return pairs

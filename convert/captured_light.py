@@ -47,6 +47,7 @@ def join_ring(record: dict[str, Any], ring: Path, windows: Sequence[Span]) -> Ra
             waiting = threads.waiting(call, span, record["windows"])
             rank.edges += [(span.index, waiting.index, "thread")] if waiting else []
     rank.parts = [joined[number] for number in sorted(joined)]
+    rank.pairs = [(calls[number], part) for number, part in joined.items()]
     return rank
 
 

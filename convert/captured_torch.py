@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError, TraceWriter
-from . import captured_gpu
+from . import captured_gpu, captured_nccl, captured_telemetry
 from .captured_light import HOST_TRUTH, join_ring
 from .captured_record import gap_text, mark_rows, read_record
 from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_window, top_level
@@ -21,7 +21,7 @@ from .member import member
 
 _PART_COLUMNS = (
     *("span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer"),
-    *("launch_ns", "start_ns", "end_ns"),
+    *("algorithm", "protocol", "channels", "launch_ns", "start_ns", "end_ns"),
 )
 
 
@@ -41,8 +41,11 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     cut = _leave_out_unfinished(ranks)
     matching = match({rank.record["rank"]: rank.parts for rank in ranks}, world_size)
     clocks = _clocks(ranks, matching)
+    sampled, notes = captured_telemetry.tables(folder, {rank.record["rank"]: rank.record for rank in ranks})
     for rank in ranks:
         _write(writer, manifest, rank, matching, clocks[rank.record["rank"]])
+        for table, columns in sampled.get(rank.record["rank"], {}).items():
+            writer.write(table, rank.record["rank"], columns)
     unmatched = [f"{name} {n}" for (name, n), by in matching.operations.items() if len(by) == 1]
     copied = ("backend", "command", "date", "exit_code", "oversubscribed", "failures")
     writer.notes.update({
@@ -56,6 +59,7 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
         "earlier_restarts": len(manifest["earlier_restarts"]),
         "seen_on_one_rank_only": unmatched,
         "operators": _operators(ranks),
+        "notes": [f"rank {r.record['rank']}: {note}" for r in ranks for note in r.notes] + notes,
     })  # fmt: skip
 
 
@@ -63,7 +67,11 @@ def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
     record = read_record(member(folder, entry["file"]))
     windows = [span for w in record["windows"] for span in read_window(member(folder, w["trace"]))]
     if record["calls"]:
-        return join_ring(record, member(folder, record["calls"]), windows)
+        rank = join_ring(record, member(folder, record["calls"]), windows)
+        if (dump := captured_nccl.find_dump(folder, record)) is not None:
+            joined = captured_nccl.join(dump, rank.pairs)
+            rank.shown, rank.notes = captured_nccl.annotations(joined), joined.notes
+        return rank
     calls = sorted((s for s in windows if s.name.startswith(CALL)), key=lambda s: s.start_ns)
     rank = Rank(record, top_level(windows), calls)
     join_by_order(rank)
@@ -138,6 +146,7 @@ def _write(
 def _span_columns(rank: Rank, offset_ns: int) -> dict[str, list[Any]]:
     """Return the rank's spans, then its steps, phases and gaps as annotations."""
     rows = [(f"thread {s.tid}", s.kind, s.name, s.launch_ns, s.start_ns, s.end_ns) for s in rank.spans]
+    rows += rank.shown
     rows += mark_rows(rank.record, max(span.end_ns for span in rank.spans))
     lanes, kinds, names, *times = zip(*rows, strict=True)
     shifted = [[None if t is None else t + offset_ns for t in column] for column in times]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas import InputError
+from .captured_ring import Call
 from .collectives import _TYPES as TORCH_TYPES
 from .collectives import Group, Part, operation_of
 
@@ -50,7 +51,9 @@ class Span:
 class Rank:
     """One rank: its record, top-level spans and annotations, collectives and dependencies.
 
-    `calls` are the calls of collectives, each with the index of the top-level span that is or holds it.
+    `calls` are the calls of collectives, each with the index of the top-level span that is or holds it; `pairs` the
+    collectives with the calls that a ring noted of them. `shown` are annotations from other sources, `notes` is for
+    the reader.
     """
 
     record: dict[str, Any]
@@ -58,6 +61,9 @@ class Rank:
     calls: list[Span]
     parts: list[Part] = field(default_factory=list)
     edges: list[tuple[int, int, str]] = field(default_factory=list)
+    pairs: list[tuple[Call, Part]] = field(default_factory=list)
+    shown: list[tuple[str, str, str, int | None, int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_window(trace: Path) -> list[Span]:

@@ -59,7 +59,7 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
     """Read the one rank of a file. Raises InputError where no operation has a time, or no rank is told."""
     dump = read_dump(path)
     rank = _rank(dump, alone)
-    start, end, offset, width_ns = _gpu_times(dump)
+    start, end, offset, width_ns = gpu_times(dump)
     operations = [
         {**row, "gpu_start_ns": start[row["event"]], "gpu_end_ns": end[row["event"]]}
         for row in dump.operations.to_pylist()
@@ -103,7 +103,7 @@ def _rank(dump: NcclDump, alone: bool) -> int:
     return only or 0
 
 
-def _gpu_times(dump: NcclDump) -> tuple[dict[int, int], dict[int, int], int, int]:
+def gpu_times(dump: NcclDump) -> tuple[dict[int, int], dict[int, int], int, int]:
     """Return start and end of every operation by the GPU's timer, what that lacks of Unix time, and how well known.
 
     The last is the width of the bounds; negative where they contradict each other, as they do once clocks drift.
@@ -154,8 +154,8 @@ def _part(span: int, row: Mapping[str, Any], communicators: Sequence[NcclCommuni
         dtype=_dtype(row["dtype"]),
         size_bytes=size,
         peer=row["peer"] if operation in _WITH_PEER else None,
-        algorithm=_lower(row["algorithm"]),
-        protocol=_lower(row["protocol"]),
+        algorithm=lowered(row["algorithm"]),
+        protocol=lowered(row["protocol"]),
         channels=row["channels"],
     )
 
@@ -169,7 +169,8 @@ def _dtype(name: str | None) -> str | None:
     return None if name in (None, "Unknown") else name.removeprefix("nccl").lower()
 
 
-def _lower(name: str | None) -> str | None:
+def lowered(name: str | None) -> str | None:
+    """Return NCCL's name of an algorithm or protocol as the schema writes it."""
     return name.lower() if name else None
 
 

@@ -6,9 +6,12 @@ still take version 6.
 """
 
 import os
+import re
+import struct
+from importlib.util import find_spec
 from pathlib import Path
 
-from ...schemas.errors import UsageError
+from ...schemas.errors import EidolaError, UsageError
 from ..host.build import shared_object
 
 VERSIONS = (1, 6)
@@ -50,3 +53,61 @@ def environment(out: Path, *, records: int = 1 << 18, events: int | None = None)
         "EIDOLA_NCCL_RECORDS": str(records),
     }
     return variables if events is None else {**variables, "EIDOLA_NCCL_EVENTS": str(events)}
+
+
+def offer(out: Path, wanted: bool | None) -> tuple[dict[str, str], list[str]]:
+    """Return the variables under which NCCL writes its records into `out`, and why it will not, where that is news.
+
+    `wanted` None: where this Python's PyTorch was built for CUDA or ROCm, and whatever stands in the way is said,
+    not raised; True: everywhere, raising what `environment` raises; False: nowhere.
+    """
+    if wanted:
+        return environment(out), []
+    if wanted is False or not _torch_has_nccl():
+        return {}, []
+    if own := os.environ.get(LOADED_BY):
+        return {}, [f"records of NCCL: {LOADED_BY}={own} is the job's own plugin, and NCCL loads one"]
+    try:
+        return environment(out), []
+    except EidolaError as error:
+        return {}, [f"records of NCCL: {error}"]
+
+
+def _torch_has_nccl() -> bool:
+    """Say whether this Python's PyTorch was built for CUDA or ROCm, by its version.py; imports nothing."""
+    spec = find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else None
+    if file is None or not file.is_file():
+        return False
+    return (
+        re.search(r"^(cuda|hip)\b[^=\n]*= *['\"]", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
+
+
+_CAPACITY_AT, _NEXT_AT, _LIBRARY_AT, _LIBRARY_BYTES = 16, 128, 192, 128  # ring.h
+_RECORDS_AT, _RECORD_BYTES = 4096 + 256 * 128, 64
+_MAGIC = b"EIDNCCL1"
+
+
+def compact(path: Path, *, anonymous: bool = False) -> None:
+    """Cut a ring file to the records that it holds; one that its process never finished opening goes.
+
+    `anonymous` leaves out where NCCL was installed. The process may still run: it keeps the file that it has
+    mapped, which bears the name no longer.
+    """
+    content = bytearray(path.read_bytes())
+    if not content.startswith(_MAGIC):
+        path.unlink()
+        return
+    (capacity,) = struct.unpack_from("<Q", content, _CAPACITY_AT)
+    (following,) = struct.unpack_from("<Q", content, _NEXT_AT)
+    kept = min(
+        capacity, 1 << max(0, following - 1).bit_length()
+    )  # a power of two: each record keeps its slot
+    struct.pack_into("<Q", content, _CAPACITY_AT, kept)
+    if anonymous:
+        (library,) = struct.unpack_from(f"{_LIBRARY_BYTES}s", content, _LIBRARY_AT)
+        struct.pack_into(f"{_LIBRARY_BYTES}s", content, _LIBRARY_AT, library.rpartition(b"/")[2])
+    partial = path.with_name(f".partial.{path.name}")
+    partial.write_bytes(content[: _RECORDS_AT + kept * _RECORD_BYTES])
+    partial.rename(path)

@@ -43,6 +43,7 @@ enum {
 };
 
 static int version, own_rank = 3, all_ranks = 16;
+static const char *operation = "AllReduce", *type_name = "ncclBfloat16";
 static char *table; /* the plugin's ncclProfiler_vN */
 
 static size_t at(const struct place *places, size_t count, const char *field) {
@@ -117,8 +118,8 @@ static void describe(unsigned char *bytes, const char *algorithm, uint64_t seque
         PUT(uint8_t, "coll.algo", 1);
         PUT(uint8_t, "coll.proto", 2);
     } else {
-        PUT(const char *, "coll.func", "AllReduce");
-        PUT(const char *, "coll.datatype", "ncclBfloat16");
+        PUT(const char *, "coll.func", operation);
+        PUT(const char *, "coll.datatype", type_name);
         PUT(const char *, "coll.algo", algorithm);
         PUT(const char *, "coll.proto", "SIMPLE");
     }
@@ -266,6 +267,40 @@ static void job(int collectives, uint64_t at_ns) {
     send_to(context, (own_rank + 1) % all_ranks, 10);
     finalize(context);
 }
+
+/* Built as a shared library it plays NCCL in the process of a job: one communicator, one operation at a time, whose
+ * two channels run for a while by a GPU timer that is 1,000 s ahead, with a proxy that sends to the next rank. */
+static void *context_of_job;
+
+int driver_open(const char *path, int of, int rank, int ranks) {
+    char symbol[32];
+    int mask = 0;
+    version = of;
+    own_rank = rank;
+    all_ranks = ranks;
+    snprintf(symbol, sizeof symbol, "ncclProfiler_v%d", version);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library || !(table = dlsym(library, symbol))) return 0;
+    context_of_job = init(0xabcdef, &mask);
+    return mask;
+}
+
+void driver_collective(const char *function_name, const char *type, uint64_t sequence, size_t count) {
+    const uint64_t ahead = 1000000000000u;
+    operation = function_name;
+    type_name = type;
+    void *handle = collective(context_of_job, sequence, count);
+    stop(handle);
+    const uint64_t from = monotonic_ns(), end = from + 2000000u;
+    void *sending = proxy(context_of_job, handle, getpid(), (own_rank + 1) % all_ranks, 1);
+    steps(context_of_job, sending, 1);
+    stop(sending);
+    until(end);
+    for (int c = 0; c < 2; c++)
+        channel(context_of_job, handle, c, ahead + from + (uint64_t)c, ahead + end - (uint64_t)c);
+}
+
+void driver_close(void) { finalize(context_of_job); }
 
 static int threads, each, at_once;
 static void **handles;

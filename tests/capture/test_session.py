@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from eidola.capture.torch_job import KILLED as KILLED_REASON
 from eidola.convert.captured import captured
 from eidola.schemas import Trace
 
@@ -96,6 +97,88 @@ for name, count in (("raw", 2), ("second", 3)):
         table = Trace(captured(tmp_path / name, tmp_path / f"{name}.eidola")).read("collectives").to_pandas()
         assert table.size_bytes.tolist() == [4 * count] * count
         assert table.sequence.tolist() == list(range(count))
+
+
+KILLED = """
+import os, signal, sys, time, torch, eidola.capture
+rank = int(os.environ["RANK"])
+with eidola.capture.session("raw") as s:
+    for number in range(3):
+        with torch.profiler.record_function("work"):
+            pass
+        s.step()
+        open(f"stepped-{rank}-{number}", "w").close()
+    while not os.path.exists(f"stepped-{1 - rank}-2"):
+        time.sleep(0.01)
+    if rank in {killed}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while {killed} and not os.path.exists("go"):
+        time.sleep(0.01)
+"""
+
+
+def ranks(folder, killed, world=2):
+    """Run ranks that are killed once all have stepped; the others leave when those are dead."""
+    (folder / "loop.py").write_text(KILLED.replace("{killed}", repr(killed)))
+    for file in (*folder.glob("stepped-*"), *folder.glob("go")):
+        file.unlink()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(world)}
+    environment.pop("XDG_CACHE_HOME", None)
+    started = [
+        subprocess.Popen([sys.executable, "loop.py"], cwd=folder, env=environment | {"RANK": str(rank)})
+        for rank in range(world)
+    ]
+    for rank in killed:
+        assert started[rank].wait(120) == -9
+    (folder / "go").touch()
+    assert [process.wait(120) for process in started] == [-9 if r in killed else 0 for r in range(world)]
+
+
+def test_the_ranks_that_are_left_complete_what_a_killed_one_began(tmp_path):
+    ranks(tmp_path, killed={1})
+    assert [gap["reason"] for gap in record(tmp_path, 1)["gaps"]] == [KILLED_REASON]
+    assert record(tmp_path, 0)["gaps"] == []
+    spans = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("spans", ranks=[1]).to_pandas()
+    assert spans[spans.lane == "steps"].name.tolist() == ["step 0", "step 1", "step 2"]
+
+
+def test_a_session_that_was_killed_whole_is_recovered(tmp_path):
+    from eidola.capture import recover
+    from eidola.schemas import UsageError
+
+    with pytest.raises(UsageError, match=r"no session to .*raw was killed"):
+        recover(tmp_path / "raw")
+    ranks(tmp_path, killed={0, 1})
+    assert not (tmp_path / "raw").exists()
+    assert recover(tmp_path / "raw") == 2
+    assert [record(tmp_path, rank)["gaps"][0]["reason"] for rank in (0, 1)] == [KILLED_REASON] * 2
+    assert sorted(p.name for p in tmp_path.glob(".*")) == []
+
+
+def test_what_a_killed_session_left_is_no_part_of_the_next(tmp_path):
+    ranks(tmp_path, killed={0, 1})
+    (stale,) = tmp_path.glob(".raw.*")
+    (stale / "left-1").touch()
+    ranks(tmp_path, killed=set())
+    assert [record(tmp_path, rank)["gaps"] for rank in (0, 1)] == [[], []]
+    assert [record(tmp_path, rank)["sealed"] for rank in (0, 1)] == ["session's end"] * 2
+    assert sorted(p.name for p in tmp_path.glob(".*")) == []
+
+
+def test_a_forked_child_that_leaves_the_block_writes_nothing(tmp_path):
+    text = """
+import os, sys, torch, eidola.capture
+with eidola.capture.session("raw") as s:
+    s.step()
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    assert not os.path.exists("raw")
+    s.step()
+"""
+    run(tmp_path, text)
+    assert record(tmp_path)["steps"] == 2
 
 
 @pytest.mark.parametrize(

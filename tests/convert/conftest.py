@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -9,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from eidola.capture import nccl
+from eidola.capture.host.build import compiler
+from eidola.schemas import MissingError
+
+NCCL = Path(__file__).parents[1] / "capture" / "nccl_driver.c"
 TRACES = Path(__file__).resolve().parents[2] / "../shared/traces"
 
 
@@ -23,6 +29,27 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def nccl_in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library that plays NCCL in the process that loads it (tests/capture/nccl_driver.c)."""
+    try:
+        command = compiler()[0]
+    except MissingError as error:
+        pytest.skip(str(error))
+    built = tmp_path_factory.mktemp("nccl") / "driver.so"
+    flags = [
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-shared",
+        "-fPIC",
+        f"-I{Path(nccl.__file__).parent}",
+        "-pthread",
+        "-ldl",
+    ]
+    subprocess.run([command, str(NCCL), "-o", str(built), *flags], check=True, capture_output=True)
+    return built
 
 
 def launch(

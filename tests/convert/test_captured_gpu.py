@@ -1,12 +1,17 @@
 """Captures of GPU jobs: a real V100 job's profiler traces as windows, and rings written for them."""
 
 import json
+import os
 import shutil
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eidola.capture import nccl
 from eidola.capture.recorder import ring
 from eidola.convert import kineto
 from eidola.convert.captured import captured
@@ -111,6 +116,91 @@ def test_a_kernel_launched_during_a_call_is_that_calls(raw, alone, tmp_path):
     assert set(launched.communicator) == {"g"}
     assert set(launched.size_bytes) == {40}
     assert launched.sequence.min() == 100
+
+
+PLAYED = """
+import ctypes, os, sys
+driver = ctypes.CDLL(sys.argv[1])
+driver.driver_open(os.environ["NCCL_PROFILER_PLUGIN"].encode(), 6, 0, 8)
+driver.driver_collective.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_size_t]
+for number in range(int(sys.argv[2])):
+    driver.driver_collective(b"AllReduce", b"ncclFloat32", 5 + number, 10)
+"""
+
+
+def test_what_nccl_told_joins_the_window_by_number(raw, alone, nccl_in_process, tmp_path):
+    """The plugin's records of rank 0 are as many all-reduces of 40 bytes, the first within the first call."""
+    own = alone.read("collectives", ["launch_ns"], ranks=[0]).to_pandas()
+    clock = alone.read("clocks", ["offset_ns"], ranks=[0])["offset_ns"][0].as_py()
+    launches = sorted(own.launch_ns.dropna().astype(int) - clock)
+    write_calls(raw / "rank00000.0.calls.ring", launches)
+    variables = {**os.environ, **nccl.environment(raw, records=1 << 12), "RANK": "0"}
+    played = subprocess.Popen(
+        [sys.executable, "-c", PLAYED, nccl_in_process, str(len(launches))], env=variables
+    )
+    assert played.wait(120) == 0
+    (file,) = raw.glob("nccl.rank00000.*")
+    content = bytearray(file.read_bytes())
+    opened_ns, first_ns = (struct.unpack_from("<Q", content, at)[0] for at in (4104, 36872))
+    began_ns = launches[0] - (first_ns - opened_ns)  # by Unix time
+    struct.pack_into("<Q", content, 4120, began_ns)
+    file.write_bytes(content)
+    record = json.loads((raw / "rank00000.0.json").read_text())
+    record |= {"calls": "rank00000.0.calls.ring", "pid": played.pid}
+    (raw / "rank00000.0.json").write_text(json.dumps(record))
+    made = Trace(captured(raw, tmp_path / "t.eidola"))
+    assert not [p for p in check(made.path) if p.severity == "error"]
+    rows = made.read("collectives", ranks=[0]).to_pandas()
+    described = rows[rows.communicator == "g"]
+    (note,) = [note for note in made.notes["notes"] if note.startswith("rank 0: NCCL told")]
+    joined = int(note.partition("of which ")[2].split()[0])
+    assert joined > 0
+    assert (described.channels == 8).sum() >= joined  # the profiler itself tells it of some of these kernels
+    shown = made.read("spans", ranks=[0]).to_pandas()
+    assert (shown.lane == "nccl channel 1").sum() == joined
+
+
+def test_samples_of_a_gpu_are_its_ranks_whatever_its_number(raw, tmp_path):
+    gpus = [
+        {
+            "index": i,
+            "vendor": "nvidia",
+            "model": "A",
+            "uuid": f"GPU-{i}f",
+            "pci": f"0000:{i:02x}:00.0",
+            "driver": "1",
+        }
+        for i in range(4)
+    ]
+    link = {
+        "gpu": 0,
+        "peer": 1,
+        "kind": "nvlink",
+        "count": 2,
+        "rate_bytes_per_s": 25_000_000_000,
+        "access": True,
+    }
+    head = {"format": 1, "source": "nvml", "missing": None, "interval_s": 0.1, "gpus": gpus, "links": [link]}
+    reading = [[i, "power_w", 100.0 + i] for i in range(4)]
+    sample = {"time_ns": 10**18, "readings": reading, "cpu_ns": 2_000_000, "took_ns": 1}
+    (raw / "telemetry.jsonl").write_text(json.dumps(head) + "\n" + json.dumps(sample) + "\n")
+    devices = {5: {"uuid": "0F"}, 6: {"uuid": None, "pci": [0, 1, 0]}, 7: {"uuid": "2f"}, 0: {"uuid": "2f"}}
+    for rank, device in devices.items():
+        file = raw / f"rank{rank:05d}.0.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"device": DEVICE | device}))
+    made = Trace(captured(raw, tmp_path / "t.eidola"))
+    assert not [p for p in check(made.path) if p.severity == "error"]
+    rows = made.read("counters").to_pylist()
+    assert [(row["rank"], row["source"], row["name"], row["value"]) for row in rows] == [
+        (5, "nvml", "power_w", 100.0),
+        (6, "nvml", "power_w", 101.0),
+    ]
+    names = ("rank", "peer", "kind", "count", "rate_bytes_per_s")
+    assert [tuple(row[n] for n in names) for row in made.read("links").to_pylist()] == [
+        (5, 6, "nvlink", 2, 25_000_000_000)
+    ]
+    assert "telemetry: 1 samples of nvml took 2 ms of a core" in made.notes["notes"]
+    assert "telemetry of GPUs [2, 3] was left out: no rank is known to have used them" in made.notes["notes"]
 
 
 def test_without_a_window_on_every_rank_the_error_says_what_to_do(raw, tmp_path):
