@@ -31,12 +31,15 @@ def finding() -> Finding:
     except ImportError:
         remedy = "pip install 'eidola-sim[cuda13]' (or cuda12, rocm); probes in kernels need it too"
         return Finding(topic, "absent", "not measured: CuPy is not installed", remedy)
-    from ..fused.gpu import clock_hz
+    from ..fused.gpu_clocks import clock_hz
 
     try:
         hz = clock_hz(cupy, 0)
         step = step_ns(_readings(cupy), hz)
-    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.compiler.CompileException) as error:
+    except (
+        RuntimeError,
+        cupy.cuda.compiler.CompileException,
+    ) as error:  # of the driver, the runtime or NVRTC
         return Finding(topic, "gap", f"not measured: {error}", "check that CuPy fits the driver")
     return Finding(topic, "ok", f"counts at {hz / 1e6:g} MHz, steps of {step:g} ns seen by a kernel")
 

@@ -1,4 +1,5 @@
-/* A kernel of your own with probes: blocks of GPU 0 write their results to GPU 1 and raise a flag there.
+/* A kernel of your own with probes: blocks of GPU 0 write their results to GPU 1 and raise a flag there; with one GPU
+ * it is its own peer.
  *
  *   nvcc -I "$(python -c 'import eidola.capture as c; print(c.include_folder())')" probes_own_kernel.cu -o own
  *   ./own && python probes_own_kernel.py
@@ -22,11 +23,11 @@ __global__ void scale_to_peer(const float *input, float *peer_results, unsigned 
     peer_results[first + threadIdx.x] = 2 * input[first + threadIdx.x];
     __syncthreads(); /* the record tells when the block's last store was issued */
     eidola_data_write(&probe, REGION_RESULTS, 1, THREADS * sizeof(float), first * sizeof(float));
-    __threadfence_system();
-    __syncthreads();
     eidola_flag_write(&probe, 1, blockIdx.x, epoch);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
+        __threadfence_system(); /* after the barrier: it publishes all of the block's stores */
         *(volatile unsigned long long *)(peer_flags + blockIdx.x) = epoch;
+    }
     eidola_phase_end(&probe, SCALE, epoch);
     eidola_end(&probe); /* in every launch, also where the kernel returns early */
 }
@@ -58,11 +59,14 @@ template <typename T> static void save(const char *name, const T *there, size_t 
 
 int main()
 {
-    check(cudaSetDevice(1));
+    int gpus;
+    check(cudaGetDeviceCount(&gpus));
+    check(cudaSetDevice(gpus > 1));
     float *results = zeros<float>(BLOCKS * THREADS);
     unsigned long long *flags = zeros<unsigned long long>(BLOCKS);
     check(cudaSetDevice(0));
-    check(cudaDeviceEnablePeerAccess(1, 0));
+    if (gpus > 1)
+        check(cudaDeviceEnablePeerAccess(1, 0));
     float *input = zeros<float>(BLOCKS * THREADS);
     eidola_record *records = zeros<eidola_record>(BLOCKS * CAPACITY);
     eidola_count *counts = zeros<eidola_count>(BLOCKS);

@@ -91,23 +91,40 @@ def nvrtc():
     return ctypes.CDLL(str(found[0])) if found else pytest.skip("no NVRTC (pip install nvidia-cuda-nvrtc)")
 
 
+# What CuPy 14 adds to our own options (cupy/cuda/compiler.py, v14.2.0): real code is made, not only PTX.
+CUPY_OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
+
+
 @kernels
-def test_kernels_compile_with_nvrtc_as_cupy_hands_them_over(kernel, nvrtc):
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_kernels_compile_with_nvrtc_as_cupy_hands_them_over(kernel, target, nvrtc):
+    ptx = compiled(nvrtc, kernel, *CUPY_OPTIONS, f"-arch={target}")
+    for instruction in (*NVIDIA_TIMERS, *NVIDIA_SYSTEM_SCOPE, "st.v2.u64"):
+        assert instruction in ptx
+    for entry in (".entry eidola_fused", ".entry eidola_ping_pong"):
+        assert entry in ptx
+    off = compiled(nvrtc, kernel, *CUPY_OPTIONS, f"-arch={target}", "-DEIDOLA_PROBES_OFF")
+    assert "%clock64" not in off
+
+
+def compiled(nvrtc, kernel, *options):
+    """The kernel's PTX, once its machine code is there too."""
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     source = source_text(kernel).encode()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel.cu", 0, None, None) == 0
-    options = (ctypes.c_char_p * 2)(b"--gpu-architecture=compute_90", b"--std=c++17")
-    failed = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), given)
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
     nvrtc.nvrtcGetProgramLog(program, log)
     assert not failed, log.value.decode()
+    assert nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
+    assert size.value > 0
     nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
     ptx = ctypes.create_string_buffer(size.value)
     nvrtc.nvrtcGetPTX(program, ptx)
-    for instruction in (*NVIDIA_TIMERS, *NVIDIA_SYSTEM_SCOPE):
-        assert instruction in ptx.value.decode()
     assert nvrtc.nvrtcDestroyProgram(ctypes.byref(program)) == 0
+    return ptx.value.decode()
 
 
 @kernels
