@@ -66,8 +66,9 @@ def main(gpus: int, engine: str) -> None:
     )  # compiles
     program, fabric = permutation(gpus), tree(gpus)
     links = sum(len(fabric.route(gpu, partner)) for gpu, partner in enumerate(partners(gpus)))
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     outcome = run(program, fabric, engine=engine, segment_bytes=SEGMENT_BYTES, record="none")
+    cpu_seconds = time.process_time() - begin_cpu
     seconds = time.perf_counter() - begin
     hops = links * (FLOW_BYTES // SEGMENT_BYTES)
     print(
@@ -75,6 +76,7 @@ def main(gpus: int, engine: str) -> None:
             {
                 "hops": hops,
                 "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
                 "hops_per_s": hops / seconds,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                 "makespan_us": outcome.makespan_ps / 1e6,

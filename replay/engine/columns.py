@@ -12,14 +12,14 @@ import numpy as np
 from ..program import Op, Program
 from ..routing import STATIC
 from . import layout
-from .jit import jit
+from .jit import entry
 from .layout import Ints
 from .posting import target
 
 _WRITE = int(Op.WRITE)
 
 
-@jit
+@entry
 def _places(code, first, kind, at, low, high, calls, ops, turns):
     """Fill call, operation and iteration of rows `low` to `high`, of which the first is in call `at`."""
     row = first[at]
@@ -40,7 +40,7 @@ def _places(code, first, kind, at, low, high, calls, ops, turns):
         at += 1
 
 
-@jit
+@entry
 def _messages(code, calls, ops, turns, agent, activity, source, destination, size_bytes, flag):
     for row in range(len(calls)):
         call, op, turn = code.calls[calls[row]], code.ops[ops[row]], turns[row]
@@ -52,7 +52,7 @@ def _messages(code, calls, ops, turns, agent, activity, source, destination, siz
         flag[row] = op.flag + call.flag_offset + turn * op.flag_step if op.flag >= 0 else -1
 
 
-@jit
+@entry
 def _waits(code, calls, ops, turns, agent, activity, endpoint, flag, mode, expected):
     for row in range(len(calls)):
         call, op, turn = code.calls[calls[row]], code.ops[ops[row]], turns[row]
@@ -64,7 +64,7 @@ def _waits(code, calls, ops, turns, agent, activity, endpoint, flag, mode, expec
         expected[row] = op.expected + turn * op.expected_step
 
 
-@jit
+@entry
 def _traffic(code, sent, received, writes):
     for call in code.calls:
         source = code.agent_endpoint[call.agent]

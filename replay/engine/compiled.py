@@ -20,7 +20,7 @@ from ..waiting import WaitPolicy
 from . import layout
 from .agents import raise_flag, run_agent
 from .heap import remove, replace
-from .jit import jit
+from .jit import entry, jit
 from .layout import (
     BIN_PS,
     CHANGES,
@@ -245,9 +245,12 @@ def timer_event(code, net, serving, sim, rows):
     return DONE
 
 
-@jit
+@entry
 def advance(code, net, serving, sim, rows, budget):
-    """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way."""
+    """Serve up to `budget` events; return DONE, PAUSED, or what stands in the way.
+
+    In the end the last time that each link was busy is counted.
+    """
     register = sim.register
     agents = len(sim.agents)
     while budget > 0:
@@ -271,6 +274,8 @@ def advance(code, net, serving, sim, rows, budget):
             service(net, sim, rows)
             continue
         if on_link == NEVER and on_timer == NEVER:
+            for link in range(net.first_own):
+                settle(sim, link)
             return DONE
         register[NOW] = min(on_link, on_timer)
         lands = on_link <= on_timer and sim.heap[0].key < TRANSIT
@@ -283,13 +288,6 @@ def advance(code, net, serving, sim, rows, budget):
             if status != DONE:
                 return status
     return PAUSED
-
-
-@jit
-def finish(net, sim):
-    """Count the last time that each link was busy."""
-    for link in range(net.first_own):
-        settle(sim, link)
 
 
 def run(
@@ -327,7 +325,6 @@ def run(
     while True:
         status = advance(code, net, serving, sim, rows, BUDGET)
         if status == DONE:
-            finish(net, sim)
             rows = rows._replace(hops=rows.hops[: sim.register[HOPS]])
             bin_ps = int(sim.register[BIN_PS])
             waits_on = {}

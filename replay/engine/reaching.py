@@ -1,13 +1,13 @@
 """The check of `reach`, compiled: the first call of a program with an operation that names what is not there."""
 
 from ..program import Mode, Op
-from .jit import cold
+from .jit import entry
 
 WELL, NO_GROUP, NO_GPU, NO_FLAG = range(4)
 _COMPUTE, _WAIT, _RELATIVE = int(Op.COMPUTE), int(Op.WAIT), int(Mode.RELATIVE)
 
 
-@cold
+@entry
 def first_wrong(ops, calls, block_first, endpoint, flags, group_first, members, group_slots):
     """Return (call, what is wrong); the first and the last turn of an operation bound what lies between.
 
