@@ -2,7 +2,7 @@
 
 from ..program import Mode, Op
 from .jit import jit
-from .layout import BLOCKED_NOT, DONE, FINISHED
+from .layout import BLOCKED_NOT, DONE, FINISHED, LANDED, LOCAL_PS
 from .posting import post
 from .sharing import block, end, finish_wait, memory_compute, raise_line, serve, set_timer
 
@@ -68,55 +68,92 @@ def begin_wait(code, serving, sim, rows, at, call, op, turn, now):
 
 
 @jit
-def step(code, net, serving, sim, rows, at, call, op, turn, now):
-    """Execute one operation of agent `at`; return (status, whether it blocks)."""
-    if op.kind == _WRITE:
-        return post(code, net, sim, rows, at, call, op, turn, now), False
-    if op.kind != _COMPUTE:
-        return DONE, not begin_wait(code, serving, sim, rows, at, call, op, turn, now)
-    until = op.duration_ps
-    if op.mode != _UNTIL:
-        until += now
-        sim.agents[at].compute_ps += op.duration_ps
-        if serving.rate and op.size_bytes > 0:
-            memory_compute(serving, sim, at, op.duration_ps, op.size_bytes, now)
-            return DONE, True
-    if until <= now:
-        return DONE, False
-    set_timer(sim, until, at)
-    return DONE, True
+def compute(serving, sim, at, op, clock):
+    """Begin the compute `op` of agent `at`; return (when it ends, whether a timer of memory says when)."""
+    if op.mode == _UNTIL:
+        return max(clock, op.duration_ps), False
+    sim.agents[at].compute_ps += op.duration_ps
+    if serving.rate and op.size_bytes > 0:
+        memory_compute(serving, sim, at, op.duration_ps, op.size_bytes, clock)
+        return clock, True
+    return clock + op.duration_ps, False
+
+
+@jit
+def unseen(code, net, serving, op):
+    """Whether nothing happens when a write lands but that it has landed: in an ideal fabric, without flags."""
+    alone = net.first_own == 0 and serving.rate == 0 and len(code.flow_of) == 0
+    return alone and op.kind == _WRITE and op.flag < 0 and op.ack < 0
+
+
+@jit
+def land_unseen(sim, rows, at, clock):
+    """Post and land a write that nobody sees land."""
+    agent = sim.agents[at]
+    if len(rows.messages):
+        row = rows.messages[agent.message]
+        row.post_ps = clock
+        row.start_ps = clock
+        row.arrival_ps = clock + LOCAL_PS
+        row.queued_ps = 0
+        row.link = -1
+        row.released_by = agent.released_by
+    agent.message += 1
+    sim.register[LANDED] += 1
 
 
 @jit
 def run_agent(code, net, serving, sim, rows, at, now):
-    """Run agent `at` until it blocks or ends; return DONE, or why a write of it cannot be posted now."""
+    """Run agent `at` until it blocks or ends; return DONE, or why a write of it cannot be posted now.
+
+    Its clock runs ahead of `now` over computes, and over writes that nobody sees land, as far as nothing else
+    happens; a timer then says when the rest does.
+    """
     agent = sim.agents[at]
+    clock = now
     last = code.call_first[at + 1]
     while agent.call < last:
         call = code.calls[agent.call]
         begin = code.block_first[call.block]
         length = code.block_first[call.block + 1] - begin
         if agent.turn == 0 and agent.op == 0:
-            rows.calls[agent.call].start_ps = now
+            rows.calls[agent.call].start_ps = clock
             rows.calls[agent.call].released_by = agent.released_by
         turns = call.repeat if length else 0
         while agent.turn < turns:
             while agent.op < length:
-                status, blocked = step(code, net, serving, sim, rows, at, call, code.ops[begin + agent.op],
-                                       agent.turn, now)  # fmt: skip
-                if status != DONE:
-                    set_timer(sim, now, at)  # tried again, first of this picosecond, when there is room
-                    return status
+                op = code.ops[begin + agent.op]
+                blocked = False
+                if op.kind == _COMPUTE:
+                    if clock > now and serving.rate:
+                        set_timer(sim, clock, at)
+                        return DONE
+                    clock, blocked = compute(serving, sim, at, op, clock)
+                elif unseen(code, net, serving, op):
+                    land_unseen(sim, rows, at, clock)
+                elif clock > now:
+                    set_timer(sim, clock, at)
+                    return DONE
+                elif op.kind == _WRITE:
+                    status = post(code, net, sim, rows, at, call, op, agent.turn, now)
+                    if status != DONE:
+                        set_timer(sim, now, at)  # tried again, first of this picosecond, when there is room
+                        return status
+                else:
+                    blocked = not begin_wait(code, serving, sim, rows, at, call, op, agent.turn, now)
                 agent.op += 1
                 if blocked:
                     return DONE
             agent.op = 0
             agent.turn += 1
-        rows.calls[agent.call].end_ps = now
+        rows.calls[agent.call].end_ps = clock
         agent.turn = 0
         agent.call += 1
+    if clock > now and len(sim.waiting):  # its slot is free then, not now
+        set_timer(sim, clock, at)
+        return DONE
     agent.flag = FINISHED
-    agent.end_ps = now
+    agent.end_ps = clock
     if len(sim.waiting):
         end(serving, sim, at, now)
     return DONE

@@ -4,8 +4,7 @@
 
 The fused GEMV + AllReduce with a write a row; GPU 0 in detail, the others as eidolons. M grows with 3 eidolons;
 the number of eidolons grows with 96 rows a GPU, which is what each of 256 GPUs has at M = 24,576. Processor time,
-the best of several runs in one process after compilation, under SCHED_FIFO where that is allowed: of the run alone
-(checks and engine), and with lowering.
+the best of several runs in one process after compilation: of the run alone (checks and engine), and with lowering.
 """
 
 import argparse
@@ -17,7 +16,6 @@ from typing import TypeVar
 
 from figures import line, plot, table
 from late import LatePeers, trace
-from real_polls import alone_on_cores, shared_again
 
 from eidola.replay import lower, run, spin
 from eidola.replay.presets import preset
@@ -28,12 +26,10 @@ T = TypeVar("T")
 def best(repeats: int, function: Callable[[], T]) -> tuple[T, float]:
     """Return what the function returns, and its shortest processor time in seconds."""
     times, result = [], function()
-    alone_on_cores()
     for _ in range(repeats):
         begin = time.process_time()
         result = function()
         times.append(time.process_time() - begin)
-    shared_again()
     return result, min(times)
 
 
