@@ -57,6 +57,13 @@ def run(
     ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Leave host names out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the capture's manifest as JSON, after what the command prints."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors, and what the command prints.")
+    ] = False,
 ) -> None:
     """Run a PyTorch command unchanged and capture every rank; exits with the command's own code."""
     from ..capture.torch_run import run as run_captured
@@ -74,12 +81,22 @@ def run(
         anonymous=anonymous,
     )
     manifest = json.loads((output / "capture.json").read_text())
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=1))
+    elif not quiet:
+        _tell(manifest, output, detail, budget, nccl_plugin=nccl_plugin)
+    raise typer.Exit(code)
+
+
+def _tell(
+    manifest: dict[str, Any], output: Path, detail: Detail, budget: float, *, nccl_plugin: bool
+) -> None:
+    """Say on stderr what was captured, what is missing, and what to do next."""
     for line in _summary(manifest, detail, budget):
         typer.echo(line, err=True)
     if nccl_plugin and not list(output.glob("nccl.*.ring")):
         typer.echo("eidola: no NCCL or RCCL took the plugin", err=True)
     typer.echo(f"wrote {output}; next: eidola convert captured {output} -o {output.name}.eidola", err=True)
-    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,10 +1,13 @@
 """`eidola capture kernel`: run a fused computation-collective kernel and keep its probe records."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .options import AsJson, Quiet
 
 if TYPE_CHECKING:
     from ..capture.fused.spec import FusedKernel
@@ -53,6 +56,8 @@ def gemv_allreduce(
     buffer_records: Buffer = 16384,
     anonymous: Anonymous = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """GEMV + AllReduce, two-phase direct: ranks write slices straight into their peers and raise flags."""
     from ..capture.fused.gemv_allreduce import GemvAllReduce
@@ -68,7 +73,8 @@ def gemv_allreduce(
         deadline_s=deadline,
         buffer_records=buffer_records,
     )
-    _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite)
+    kept = _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite, quiet=quiet)
+    _tell(kept, output, as_json, quiet)
 
 
 @app.command("embedding-alltoall")
@@ -89,6 +95,8 @@ def embedding_alltoall(
     buffer_records: Buffer = 16384,
     anonymous: Anonymous = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Embedding + All-to-All: ranks pool rows of their tables and write each owner's samples straight to it."""
     from ..capture.fused.embedding_alltoall import EmbeddingAllToAll
@@ -107,7 +115,8 @@ def embedding_alltoall(
         deadline_s=deadline,
         buffer_records=buffer_records,
     )
-    _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite)
+    kept = _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite, quiet=quiet)
+    _tell(kept, output, as_json, quiet)
 
 
 @app.command("gemm-alltoall")
@@ -127,6 +136,8 @@ def gemm_alltoall(
     buffer_records: Buffer = 16384,
     anonymous: Anonymous = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """GEMM + All-to-All: ranks write each tile of a product straight to the rank that its rows belong to."""
     from ..capture.fused.gemm_alltoall import GemmAllToAll
@@ -144,17 +155,34 @@ def gemm_alltoall(
         deadline_s=deadline,
         buffer_records=buffer_records,
     )
-    _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite)
+    kept = _capture(spec, output, backend, anonymous=anonymous, overwrite=overwrite, quiet=quiet)
+    _tell(kept, output, as_json, quiet)
 
 
 def _capture(
-    spec: "FusedKernel", output: Path, backend: Backend, *, anonymous: bool, overwrite: bool
-) -> None:
+    spec: "FusedKernel", output: Path, backend: Backend, *, anonymous: bool, overwrite: bool, quiet: bool
+) -> dict[str, Any]:
+    """Run and capture the kernel; return what there is to say of it."""
     from ..capture.fused.capture import capture_kernel
+    from .progress import working
 
-    run = capture_kernel(spec, output, backend=backend.value, overwrite=overwrite, anonymous=anonymous)
-    kept = sum(len(records) for rank in run.records for records in rank)
-    typer.echo(
-        f"wrote {output}: {kept} of {int(run.emitted.sum())} records of {spec.gpus} ranks on backend "
-        f"{backend.value}, result checked; next: eidola convert captured {output} -o {output.name}.eidola"
-    )
+    with working("running the kernel", enabled=not quiet):
+        run = capture_kernel(spec, output, backend=backend.value, overwrite=overwrite, anonymous=anonymous)
+    return {
+        "path": str(output),
+        "backend": backend.value,
+        "ranks": spec.gpus,
+        "records": sum(len(records) for rank in run.records for records in rank),
+        "emitted": int(run.emitted.sum()),
+        "checked": True,  # a wrong result raises
+    }
+
+
+def _tell(kept: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(kept, indent=1))
+    elif not quiet:
+        typer.echo(
+            f"wrote {output}: {kept['records']} of {kept['emitted']} records of {kept['ranks']} ranks on backend "
+            f"{kept['backend']}, result checked; next: eidola convert captured {output} -o {output.name}.eidola"
+        )

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Quiet
+
 
 def captured_command(
     raw: Annotated[Path, typer.Argument(help="Raw capture: the folder that `eidola capture` wrote.")],
@@ -14,7 +16,7 @@ def captured_command(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print path and notes of the trace as JSON.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert a raw capture of this tool to a trace."""
     from ..convert.captured import captured

@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from ..convert.formats import TITLES, find_format, titles
 from .captured import captured_command
 from .export import export_command
+from .options import Quiet as _Quiet
 
 if TYPE_CHECKING:
     from ..convert import ConversionReport
@@ -82,7 +83,6 @@ _Cluster = Annotated[
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 @app.command()

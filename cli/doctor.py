@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .options import AsJson, Quiet
+
 STYLES = {"ok": "green", "gap": "yellow", "absent": "dim"}
 
 
@@ -13,7 +15,8 @@ def doctor(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder that captures will be written to.")
     ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what this machine can capture, and what to do about each gap."""
     from ..capture.doctor import Machine, examine
@@ -23,6 +26,8 @@ def doctor(
     if as_json:
         content = {"findings": [f.as_json() for f in findings], "support": labels()}
         typer.echo(json.dumps(content, indent=1))
+        return
+    if quiet:
         return
     from rich.console import Console
     from rich.markup import escape

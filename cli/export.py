@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Quiet
+
 
 def export_command(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="chakra, goal, perfetto or writes.")],
@@ -13,7 +15,7 @@ def export_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write; for chakra, a folder.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a trace or a run as what other tools read: Chakra, GOAL, Perfetto, or a CSV list of peer writes."""
     from ..convert.export import export

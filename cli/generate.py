@@ -1,5 +1,6 @@
 """`eidola replay generate`: traffic made to order, written as traces."""
 
+import json
 import shlex
 import sys
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..schemas.errors import UsageError
+from .options import AsJson, Quiet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +29,6 @@ PollNs = Annotated[int, typer.Option(help="Period at which waits poll.")]
 Seed = Annotated[int, typer.Option(help="Start of all random draws.")]
 Targets = Annotated[int | None, typer.Option(help="Only traffic to or from the first so many GPUs.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 ElementBytes = Annotated[int, typer.Option(help="Bytes of an element.")]
 MemoryRate = Annotated[
     int, typer.Option("--memory-rate", help="A GPU's memory rate in MB/s; default: H100 SXM's data sheet.")
@@ -61,6 +62,7 @@ def gemv_allreduce(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """GEMV + AllReduce, two-phase direct, as `eidola capture kernel gemv-allreduce` runs it."""
@@ -89,6 +91,7 @@ def embedding_alltoall(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Embedding + All-to-All: every GPU pools its tables for all samples, and writes each peer its slice."""
@@ -120,6 +123,7 @@ def gemm_alltoall(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """GEMM + All-to-All: every GPU computes output tiles, and writes each to the peer whose rows they are."""
@@ -143,6 +147,7 @@ def uniform(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to random peers, at equal distances; without a rate all at once."""
@@ -166,6 +171,7 @@ def poisson(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to random peers, as a Poisson process each."""
@@ -190,6 +196,7 @@ def incast(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to the hot ones; without a rate, one each and all at once."""
@@ -219,6 +226,7 @@ def permutation(
     seed: Seed = 0,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Messages from every GPU to one other; without a rate, one each and all at once."""
@@ -234,6 +242,7 @@ def patterns(
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the file's.")] = None,
     targets: Targets = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Patterns side by side, each on the GPUs that the file gives it."""
@@ -261,7 +270,7 @@ def _write(stem: str, params: dict[str, Any], name: str | None = None) -> None:
     from .progress import progress
 
     options = dict(params)
-    quiet, overwrite = options.pop("quiet"), options.pop("overwrite")
+    quiet, as_json, overwrite = (options.pop(name) for name in ("quiet", "as_json", "overwrite"))
     path, targets = options.pop("output", None) or Path(f"{stem}.eidola"), options.pop("targets", None)
     traffic = GENERATORS[name or stem](**options)
     with progress(enabled=not quiet) as show:
@@ -273,12 +282,18 @@ def _write(stem: str, params: dict[str, Any], name: str | None = None) -> None:
             command=shlex.join(["eidola", *sys.argv[1:]]),
             progress=lambda done, total: show("generating", done, total),
         )
-    if quiet:
+    if quiet and not as_json:
         return
     sizes = trace.read("writes", ["size_bytes"])["size_bytes"].to_numpy()
     ends = trace.read("spans", ["end_ns"])["end_ns"].to_numpy()
-    waits = trace.read("waits", ["flag"]).num_rows
+    made = {
+        "path": str(path), "ranks": traffic.gpus, "writes": len(sizes), "bytes": int(sizes.sum()),
+        "waits": trace.read("waits", ["flag"]).num_rows, "duration_ns": int(ends.max(initial=0)),
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(made, indent=1))
+        return
     typer.echo(
-        f"wrote {path}: {traffic.gpus} ranks, {len(sizes):,} writes of {int(sizes.sum()):,} bytes, {waits:,} "
-        f"waits, {int(ends.max(initial=0)) / 1000:,.3f} us; next: eidola replay run {path} -o run/"
+        f"wrote {path}: {traffic.gpus} ranks, {made['writes']:,} writes of {made['bytes']:,} bytes, "
+        f"{made['waits']:,} waits, {made['duration_ns'] / 1000:,.3f} us; next: eidola replay run {path} -o run/"
     )

@@ -2,55 +2,53 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from .options import AsJson, Quiet
+from .tables import cell, show_table
 
+if TYPE_CHECKING:
     from ..schemas import Trace
 
-_WIDTH = 130  # columns that the widest table needs; a narrower terminal wraps lines rather than cells
 _NOTED = (
     "missing_ranks", "unmatched", "dropped_events", "truncated_ranks", "contradicted_edges", "notes"
 )  # fmt: skip
-_RANKS = ["rank", "backend", "model", "device", "duration_us", "clock", "offset_us", "residual_us"]
-_COLLECTIVES = ["operation", "rank_records", "operations", "matched", "bytes", "own_time_us", "skew_us"]
+_COLLECTIVES = ["operation", "rank records", "operations", "matched", "bytes", "own us", "skew us"]
 _SHOWN = 8  # rows of a table; --json has all
-_WAITS = ["rank", "waits", "waited_us", "polls", "longest_flag", "on_it_us"]
-_ROLES = ["rank", "shared collectives", "came last", "communication_us", "exposed_us", "overlapped_us"]
+_WAITS = ["rank", "waits", "waited us", "polls", "longest flag", "on it us"]
+_ROLES = ["rank", "shared", "came last", "communication us", "exposed us", "overlapped us"]
 _WRITES = ["from", "to", "writes", "bytes"]
-_GROUPS = ["name", "size", "ranks_in_trace", "description"]
+_LINKS = ["from", "to", "kind", "links", "GB/s", "latency ns"]
+_GROUPS = ["name", "size", "ranks in trace", "description"]
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="Trace or run folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print what a trace or a run holds."""
     summary = summarise(path)
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
         return
-    from rich.console import Console
-
-    from ..schemas import Results
-
-    console = Console()
-    console.width = max(console.width, _WIDTH)
+    if quiet:
+        return
     if "run" in summary:
+        from ..schemas import Results
         from .show import show_facts, show_run
 
         show_facts(summary["run"])
         if (path / "gpus.parquet").is_file():
             show_run(Results(path))
         return
-    for table in _tables(summary):
-        console.print(table)
-    for line in _lines(summary):
-        console.print(line, markup=False, highlight=False)
+    for title, header, rows, shown in _tables(summary):
+        show_table(title, header, rows, shown)
+    typer.echo("\n" + "\n".join(_lines(summary)))
 
 
 def summarise(path: Path) -> dict[str, Any]:
@@ -76,6 +74,7 @@ def summarise(path: Path) -> dict[str, Any]:
         "writes_by_pair": writes_by_pair(trace),
         "waits": trace.read("waits", ["rank"]).num_rows,
         "waits_by_rank": waits_by_rank(trace),
+        "links": _links(trace),
         "notes": trace.notes,
     }
 
@@ -157,96 +156,85 @@ def _communicators(trace: "Trace") -> list[dict[str, Any]]:
     return sorted(named, key=lambda row: str(row["communicator"]))
 
 
-def _tables(summary: dict[str, Any]) -> list["Table"]:
+def _tables(summary: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]], int]]:
+    """Yield title, header, rows and how many of them to show."""
     from .roles import SHOWN, extremes
 
-    ranks = [
-        [r["rank"], r["backend"], r["model"], r["device"], _us(r["duration_ns"]), r["clock_method"],
-         _us(r["clock_offset_ns"]), _us(r["clock_residual_ns"])]
-        for r in summary["ranks"]
+    waits = [
+        [str(w["rank"]), w["waits"], _us(w["time_ns"]), w["polls"], w["longest_flag_name"],
+         _us(w["longest_flag_ns"])]
+        for w in sorted(summary["waits_by_rank"], key=lambda w: -w["time_ns"])
     ]  # fmt: skip
+    yield "who waited longest, and for which flag", _WAITS, waits, _SHOWN
+    writes = [[str(w["rank"]), str(w["peer"]), w["writes"], w["bytes"]] for w in summary["writes_by_pair"]]
+    yield "who wrote most to whom", _WRITES, writes, _SHOWN
+    links = [
+        [str(k["rank"]), _id(k["peer"]), k["kind"], k["count"], _gb(k["rate_bytes_per_s"]), k["latency_ns"]]
+        for k in summary["links"]
+    ]
+    yield "links seen at capture", _LINKS, links, _SHOWN
+    found = extremes(summary["roles"])
+    which = f", the extremes of {len(summary['roles']):,} ranks" if len(found) < len(summary["roles"]) else ""
+    title = f"who came last, and communication that no other kernel hides (exposed){which}"
+    times = ("communication_ns", "exposed_ns", "overlapped_ns")
+    roles = [[str(r["rank"]), r["shared"], r["last"], *(_us(r[t]) for t in times)] for r in found]
+    yield title, _ROLES, roles, SHOWN
+    yield *_rank_rows(summary["ranks"]), _SHOWN
     kinds = sorted({kind for counts in summary["spans"].values() for kind in counts})
-    spans = [[rank, *(counts.get(kind, 0) for kind in kinds)] for rank, counts in summary["spans"].items()]
+    by_rank = sorted(summary["spans"].items(), key=lambda item: int(item[0]))
+    spans = [[rank, *(counts.get(kind, 0) for kind in kinds)] for rank, counts in by_rank]
+    yield "spans", ["rank", *(kind.replace("_", " ") for kind in kinds)], spans, _SHOWN
     collectives = [
         [kind, c["rank_records"], c["operations"], c["on_several_ranks"], c["bytes"],
          _us(c["own_time_ns_median"]), _us(c["skew_ns_median"])]
         for kind, c in summary["collectives"].items()
     ]  # fmt: skip
+    yield "collectives (medians; own time: last start to latest end)", _COLLECTIVES, collectives, _SHOWN
     groups = [
         [c["communicator"], c["group_size"], c["ranks_in_trace"], c["name"]] for c in summary["communicators"]
     ]
-    waits = [
+    yield "communicators", _GROUPS, groups, _SHOWN
+
+
+def _rank_rows(ranks: list[dict[str, Any]]) -> tuple[str, list[str], list[list[Any]]]:
+    """Return title, header and rows of the ranks; what all of them have is said in the title."""
+    facts = [name for name in ("backend", "model") if ranks[0][name] is not None]
+    same = [name for name in facts if all(rank[name] == ranks[0][name] for rank in ranks)]
+    title = ", ".join(["ranks", *(str(ranks[0][name]) for name in same)])
+    columns = [name for name in facts if name not in same]
+    times = ("duration_ns", "clock_offset_ns", "clock_residual_ns")
+    rows = [
         [
-            w["rank"],
-            f"{w['waits']:,}",
-            _us(w["time_ns"]),
-            w["polls"],
-            w["longest_flag"],
-            _us(w["longest_flag_ns"]),
+            str(r["rank"]),
+            *(r[name] for name in columns),
+            _id(r["device"]),
+            r["clock_method"],
+            *(_us(r[t]) for t in times),
         ]
-        for w in sorted(summary["waits_by_rank"], key=lambda w: -w["time_ns"])
+        for r in ranks
     ]
-    writes = [
-        [w["rank"], w["peer"], f"{w['writes']:,}", f"{w['bytes']:,}"] for w in summary["writes_by_pair"]
-    ]
-    roles = [
-        [
-            r["rank"],
-            r["shared"],
-            r["last"],
-            *map(_us, (r["communication_ns"], r["exposed_ns"], r["overlapped_ns"])),
-        ]
-        for r in extremes(summary["roles"])
-    ]
-    which = (
-        "" if len(roles) == len(summary["roles"]) else f", the extremes of {len(summary['roles']):,} ranks"
-    )
-    tables = [
-        _table("who waited longest, and for which flag", _WAITS, waits),
-        _table("who wrote most to whom", _WRITES, writes),
-        _table(
-            f"who came last, and communication that no other kernel hides (exposed){which}",
-            _ROLES,
-            roles,
-            SHOWN,
-        ),
-        _table("ranks", _RANKS, ranks),
-        _table("spans", ["rank", *kinds], spans),
-        _table(
-            "collectives (medians; own time: last start to latest end)",
-            _COLLECTIVES,
-            collectives,
-        ),
-        _table("communicators", _GROUPS, groups),
-    ]
-    return [table for table in tables if table.row_count]
-
-
-def _table(title: str, header: list[str], rows: list[list[Any]], shown: int = _SHOWN) -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    more = f" (first {shown} of {len(rows):,}; --json has all)" if len(rows) > shown else ""
-    table = Table(title=title + more, title_justify="left")
-    for name in header:
-        table.add_column(name)
-    for row in rows[:shown]:
-        table.add_row(*(escape(_cell(value)) for value in row))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return title, ["rank", *columns, "device", "clock", "lasts us", "offset us", "residual us"], rows
 
 
 def _us(nanoseconds: int | None) -> str | None:
     return None if nanoseconds is None else f"{nanoseconds / 1000:,.1f}"
 
 
+def _id(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _gb(bytes_per_s: float | None) -> str | None:
+    return None if bytes_per_s is None else f"{bytes_per_s / 1e9:,.1f}"
+
+
+def _links(trace: "Trace") -> list[dict[str, Any]]:
+    links = trace.read("links", ["rank", "peer", "kind", "count", "rate_bytes_per_s", "latency_ns"])
+    return list(links.sort_by([("rank", "ascending"), ("peer", "ascending")]).to_pylist())
+
+
 def _lines(summary: dict[str, Any]) -> list[str]:
-    lines = [f"dependencies: {_cell(summary['dependencies'])}"]
+    lines = [f"dependencies: {cell(summary['dependencies'] or 'none')}"]
     if summary["peer_writes"] or summary["waits"]:
         lines.append(f"peer writes: {summary['peer_writes']}; waits: {summary['waits']}")
     notes = summary["notes"]
@@ -255,5 +243,5 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         if isinstance(value, list) and len(value) > 6:
             value = [*value[:6], f"... {len(value)} in all (--json shows them)"]
         if value:
-            lines.append(f"{key.replace('_', ' ')}: {_cell(value)}")
+            lines.append(f"{key.replace('_', ' ')}: {cell(value)}")
     return lines

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from .durations import us
+from .options import AsJson, Quiet
+from .replay_run import running
 
 EXAMPLES = """Examples:
 
@@ -21,7 +23,8 @@ def interval_command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="How many draws.")] = 20,
     percent: Annotated[float, typer.Option(min=1, max=99, help="Of the draws that lie inside.")] = 90,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say between what a replay's times lie: captured gaps are drawn anew, once a seed."""
     from ..replay import lower
@@ -30,10 +33,12 @@ def interval_command(
     from ..replay.presets import fabric as load
     from ..schemas import Trace
 
-    read = Trace(trace)
-    built = load(fabric, gpus or len(read.ranks()))
-    lowered = lower(read, built, plan=make_plan(read, gpus))
-    found = spread(lowered.program, built, seeds)
+    with running(True, quiet) as show:
+        show("lowering", 0, 0)
+        read = Trace(trace)
+        built = load(fabric, gpus or len(read.ranks()))
+        lowered = lower(read, built, plan=make_plan(read, gpus))
+        found = spread(lowered.program, built, seeds, progress=lambda done, total: show("seeds", done, total))
     low, high = found.interval(percent)
     names = ["step", *(f"{c.operation} {c.sequence}" for c in lowered.program.collectives)]
     ends = [(n, int(a), int(b)) for n, a, b in zip(names, low, high, strict=True)]
@@ -41,6 +46,7 @@ def interval_command(
         rows = [{"what": name, "low_ps": a, "high_ps": b} for name, a, b in ends]
         made = {"seeds": seeds, "percent": percent, "drawn": found.drawn, "intervals": rows}
         typer.echo(json.dumps(made, indent=1))
+    if as_json or quiet:
         return
     typer.echo(f"{seeds} seeds, {found.drawn:,} gaps drawn; {percent:g} % lie between")
     for name, a, b in ends:

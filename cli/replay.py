@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import generate, interval, scale, score, sweep
-from .progress import working
+from .options import AsJson, Quiet
+from .progress import progress, working
 from .replay_run import EXAMPLES, parse_settings, run_command, running, verify_command
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ app.command("score", epilog=score.EXAMPLES)(score.score_command)
 app.add_typer(generate.app, name="generate")
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
@@ -41,18 +41,19 @@ def explain_command(
         typer.Option("--confirm", help="Run again with each of them twice as fast; reports show it then."),
     ] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rank the causes of a run's length along its critical path, by kernel, link and flag."""
     from ..replay import explain
     from .show import show_confirmations, show_explanation
 
-    found = _confirmed(run, top, as_json) if confirm else ()
-    with working("walking the critical path", enabled=not as_json):
+    found = _confirmed(run, top, quiet) if confirm else ()
+    with working("walking the critical path", enabled=not quiet):
         explanation = explain(run, top)
     if as_json:
         told = {"confirmed": [asdict(each) for each in found]} if confirm else {}
         typer.echo(json.dumps(explanation.as_dict() | told, indent=1))
-    else:
+    elif not quiet:
         show_explanation(explanation)
         show_confirmations(found)
 
@@ -70,18 +71,19 @@ def compare_command(
     other: Annotated[
         str, typer.Argument(help="Another run, a trace, or `captured`: what the run came from.")
     ] = "captured",
-    top: Annotated[int, typer.Option(min=1, help="How many rows of a table to print.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="How many rows of a table to print.")] = 10,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what differs between two runs, or between a run and what was captured, and why."""
     from ..replay import compare
     from .show import show_comparison
 
-    with working("comparing", enabled=not as_json):
-        comparison = compare(run, other)
+    with progress(enabled=not quiet) as show:
+        comparison = compare(run, other, progress=show)
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), indent=1, default=str))
-    else:
+    elif not quiet:
         show_comparison(comparison, top)
 
 
@@ -94,6 +96,7 @@ def fabric_command(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Draw it into this SVG file.")] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw and check a fabric: nodes, links and rates, routes of every pair, bisection, paths a pair."""
     from ..replay.cuts import bisection, paths
@@ -102,10 +105,11 @@ def fabric_command(
     from .show import fabric_summary, show_fabric
 
     found = fabric(name, gpus, **parse_settings(setting, "--setting"))
-    summary = fabric_summary(found, check_routes(found), bisection(found), paths(found))
+    with working("following routes", enabled=not quiet):
+        summary = fabric_summary(found, check_routes(found), bisection(found), paths(found))
     if output is not None:
         output.write_text(draw(found), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
-    else:
+    elif not quiet:
         show_fabric(summary)

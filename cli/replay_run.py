@@ -13,6 +13,7 @@ import typer
 
 from ..schemas.errors import UsageError
 from .durations import parse_ps
+from .options import AsJson, Quiet
 
 if TYPE_CHECKING:
     from ..replay import WaitPolicy
@@ -106,7 +107,7 @@ def run_command(
     seed: Annotated[int, typer.Option(help="Start of random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Replay a trace: simulated traffic at any GPU count, on any fabric."""
     if wait == "spin" and poll_period is None:
@@ -153,7 +154,8 @@ def run_command(
 
 def verify_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a run again, as its manifest says, and verify that the results have the same hash."""
     from ..replay import verify
@@ -163,8 +165,11 @@ def verify_command(
     compiled = results.manifest.get("arguments", {}).get("engine") == "compiled"
     with running(compiled, quiet) as show:
         again = verify(results, progress=show)
-    if not quiet:
-        typer.echo(f"{run}: the same results again, hash {again.manifest['results_hash']}")
+    digest = again.manifest["results_hash"]
+    if as_json:
+        typer.echo(json.dumps({"run": str(run), "same": True, "results_hash": digest}, indent=1))
+    elif not quiet:
+        typer.echo(f"{run}: the same results again, hash {digest}")
 
 
 def parse_settings(given: list[str] | None, option: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """`eidola report`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .options import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,20 +21,26 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file to write; replaced if there.")
     ] = Path("report.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it was written as JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a run, a trace, a sweep or a comparison as one HTML file that needs no network."""
     from ..report import report as write
     from ..report import report_comparison
-    from .progress import working
+    from .progress import progress
 
-    with working("drawing"):
+    with progress(enabled=not quiet) as show:
         if other is None:
-            written = write(path, output, _critical_path(path))
+            show("walking the critical path", 0, 0)
+            written = write(path, output, _critical_path(path), show)
         else:
             from ..replay import compare
 
-            written = report_comparison(compare(path, other).as_dict(), output)
-    typer.echo(f"wrote {written}; open it in a browser")
+            written = report_comparison(compare(path, other, progress=show).as_dict(), output)
+    if as_json:
+        typer.echo(json.dumps({"path": str(written), "bytes": written.stat().st_size}, indent=1))
+    elif not quiet:
+        typer.echo(f"wrote {written}; open it in a browser")
 
 
 def _critical_path(path: Path) -> "Sequence[dict[str, Any]] | None":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..schemas.errors import UsageError
+from .options import Quiet
 from .replay_run import Law, parse_settings
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def scale_command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing trace.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trace's notes as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the trace of a captured job at other GPU counts, by the laws of its axes."""
     from ..replay import make_pipeline, read_edits, write_scaled, write_schedule

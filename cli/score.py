@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .options import Quiet
 from .progress import progress
 
 EXAMPLES = """Examples:
@@ -26,7 +27,7 @@ def score_command(
         Path | None, typer.Option(help="Also write the measured part between the marks of this page.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the errors as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict published measurements of collectives, and say how far off the predictions are.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .durations import us
+from .tables import show_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..schemas import Results
 
 _SHOWN = 5
-_CELL = 110
 _CLOCK_PS = 1000  # a capture counts whole nanoseconds
 _CAUSE = ["cause", "us", "share"]
 _GPU = ["GPU", "end us", "computed us", "exposed us", "flag reads"]
@@ -28,7 +28,6 @@ _FACTS = {
     "waits": "waits", "flag_reads": "flag reads", "engine": "engine", "stalled": "stalled",
 }  # fmt: skip
 _DETAIL = ["skew_a_ps", "skew_b_ps", "ranks_a", "ranks_b"]  # of collectives, in --json only
-_WIDTH = 130  # columns that the widest table needs; a narrower terminal wraps lines rather than cells
 
 
 def show_run(results: "Results") -> None:
@@ -90,7 +89,7 @@ def _gpus(results: "Results") -> list[list[Any]]:
     rows = results.read("gpus").to_pylist()
     rows.sort(key=lambda row: (-row["exposed_ps"], row["rank"]))
     return [
-        [r["rank"], us(r["end_ps"]), us(r["compute_ps"]), us(r["exposed_ps"]), f"{r['flag_reads']:,}"]
+        [str(r["rank"]), us(r["end_ps"]), us(r["compute_ps"]), us(r["exposed_ps"]), f"{r['flag_reads']:,}"]
         for r in rows[:_SHOWN]
     ]
 
@@ -159,13 +158,15 @@ def show_frame(title: str, frame: "pd.DataFrame", top: int) -> None:
     """Print the first rows; columns in picoseconds become microseconds."""
     if not len(frame):
         return
+    frame = frame.drop(
+        columns=[name for name in ("only_a", "only_b") if name in frame and not frame[name].any()]
+    )
     header = [str(name).replace("_ps", " us").replace("_", " ") for name in frame.columns]
-    more = f" (first {top} of {len(frame):,})" if len(frame) > top else ""
     cells = [
         [_cell(name, value) for name, value in zip(frame.columns, row, strict=True)]
-        for row in frame.head(top).itertuples(index=False, name=None)
+        for row in frame.itertuples(index=False, name=None)
     ]
-    show_table(title + more, header, cells)
+    show_table(title, header, cells, top)
 
 
 def _cell(column: str, value: Any) -> str:
@@ -173,27 +174,9 @@ def _cell(column: str, value: Any) -> str:
         return us(value)
     if isinstance(value, float):
         return "-" if value != value else f"{value:+.1%}"  # only shares are fractions here
+    if column in ("rank", "sequence"):
+        return str(value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; nothing where it has no rows."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(title=title, title_justify="left")
-    for at, name in enumerate(header):
-        numeric = all(str(row[at])[:1] in "-+0123456789" for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        texts = [str(value) for value in row]
-        table.add_row(*(escape(t if len(t) <= _CELL else f"{t[: _CELL - 3]}...") for t in texts))
-    console = Console()
-    console.width = max(console.width, _WIDTH)
-    console.print(table)
 
 
 def fabric_summary(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .durations import us
+from .options import Quiet
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def sweep_command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run finished points again, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Replay a trace at every point of a grid of arguments: all results in one table, and plotted.
 

@@ -11,9 +11,12 @@ def waits_by_rank(trace: "Trace") -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from ..schemas.flags import flag_names
+
     waits = trace.read("waits", ["rank", "flag", "start_ns", "end_ns", "polls"])
     if not waits.num_rows:
         return []
+    names = flag_names(trace)
     time = pc.subtract(waits["end_ns"], waits["start_ns"])
     table = pa.table({"rank": waits["rank"], "flag": waits["flag"], "time": time, "polls": waits["polls"]})
     flags = table.group_by(["rank", "flag"]).aggregate([("time", "sum")])
@@ -29,6 +32,9 @@ def waits_by_rank(trace: "Trace") -> list[dict[str, Any]]:
             "time_ns": row["time_sum"],
             "polls": row["polls_sum"],
             "longest_flag": longest[row["rank"]]["flag"],
+            "longest_flag_name": names.get(
+                (row["rank"], longest[row["rank"]]["flag"]), f"flag {longest[row['rank']]['flag']}"
+            ),
             "longest_flag_ns": longest[row["rank"]]["time_sum"],
         }
         for row in summed.sort_by("rank").to_pylist()

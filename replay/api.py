@@ -292,12 +292,17 @@ def _captured_ps(lowered: Lowered) -> int | None:
 def wait_text(wait: WaitPolicy) -> str:
     """Return a wait policy in words."""
     if wait.kind is Policy.SPIN:
-        return f"spin, a poll each {wait.period_ps / 1000:g} ns"
+        return f"spin, a poll each {_ns(wait.period_ps)}"
     if wait.kind is Policy.MONITOR and wait == WaitPolicy(
         Policy.MONITOR, arm_ps=wait.arm_ps, wake_ps=wait.wake_ps
     ):
-        return f"monitor, {wait.arm_ps / 1000:g} ns to arm, {wait.wake_ps / 1000:g} ns to wake"
+        return f"monitor, {_ns(wait.arm_ps)} to arm, {_ns(wait.wake_ps)} to wake"
     return wait_words(wait)
+
+
+def _ns(duration_ps: int) -> str:
+    """Return picoseconds as nanoseconds, exactly: `1,003,908.25 ns`."""
+    return f"{duration_ps / 1000:,.3f}".rstrip("0").rstrip(".") + " ns"
 
 
 def _fabric(name: str | Path, gpus: int, settings: dict[str, Any]) -> Fabric:

@@ -1,5 +1,6 @@
 """What differs between two runs, or between a run and the trace that it came from, and why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,8 @@ class Comparison:
         text = f"{self.b} takes {abs(self.difference_ps) / 1e6:,.3f} us {more} than {self.a}"
         if self.difference_ps == 0:
             text = f"{self.b} takes as long as {self.a}"
-        parts = [] if self.same is None else [f"the results differ ({len(self.inputs)} inputs do)"]
+        inputs = "1 input does" if len(self.inputs) == 1 else f"{len(self.inputs)} inputs do"
+        parts = [] if self.same is None else [f"the results differ ({inputs})"]
         if len(self.causes) and self.causes["difference_ps"].iloc[0]:
             cause = self.causes.iloc[0]
             parts.append(f"{cause['what']} on the critical path: {cause['difference_ps'] / 1e6:+,.3f} us")
@@ -114,16 +116,30 @@ class Comparison:
         return {name: getattr(self, name) for name in head} | {"errors": self.errors()} | rows
 
 
-def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED) -> Comparison:
+def compare(
+    a: Results | str | Path,
+    b: Results | Trace | str | Path = CAPTURED,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
     """Compare run `a` with another run, with a trace, or (by default) with what was captured of its own operations.
 
     Operations are aligned by rank, agent, kind, name and occurrence, collectives by communicator and sequence.
+    `progress` is told what is done, how much of it, and of how much.
     Raises InputError where a folder is neither run nor trace, UsageError where nothing of the run was captured,
     or its ranks took turns on one GPU.
     """
     run = a if isinstance(a, Results) else Results(a)
+    show = progress or (lambda what, done, total: None)
+    show("reading both sides", 0, 4)
     left, other = run_side(run), _other(run, b)
     inputs = _inputs(left, other)
+    show("walking the critical paths", 1, 4)
+    causes = _causes(left, other)
+    show("aligning operations", 2, 4)
+    kernels = _kernels(left.activities, other.activities)
+    collectives = _collectives(left.collectives, other.collectives)
+    show("comparing links", 3, 4)
     return Comparison(
         a=left.label,
         b=other.label,
@@ -131,9 +147,9 @@ def compare(a: Results | str | Path, b: Results | Trace | str | Path = CAPTURED)
         makespan_a_ps=left.makespan_ps,
         makespan_b_ps=other.makespan_ps,
         inputs=inputs,
-        causes=_causes(left, other),
-        kernels=_kernels(left.activities, other.activities),
-        collectives=_collectives(left.collectives, other.collectives),
+        causes=causes,
+        kernels=kernels,
+        collectives=collectives,
         links=_both(left.links, other.links, ["link"], "_ps"),
         flags=_both(left.flags, other.flags, ["rank"], ""),
         backends=other.backends,

@@ -6,7 +6,7 @@ index. Nothing is fitted to a named distribution: captures hold few values a pla
 family. What a collective's library does is not drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,9 +43,15 @@ class Spread:
 
 
 def spread(
-    program: Program, fabric: Fabric, seeds: int = 20, *, wait: WaitPolicy = IDEAL, first_seed: int = 1
+    program: Program,
+    fabric: Fabric,
+    seeds: int = 20,
+    *,
+    wait: WaitPolicy = IDEAL,
+    first_seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Spread:
-    """Run `program` once a seed, with its captured gaps drawn anew.
+    """Run `program` once a seed, with its captured gaps drawn anew; tell `progress` the seeds done and all of them.
 
     Raises UsageError for fewer than 2 seeds.
     """
@@ -58,6 +64,8 @@ def spread(
         outcome = run(made, fabric, wait=wait, record="none")
         makespans.append(outcome.makespan_ps)
         owns.append(own_times(made, *outcome.activity_times))
+        if progress:
+            progress(len(makespans), seeds)
     gaps = sum(len(calls) for calls, _ in places)
     return Spread(np.array(makespans), np.array(owns), gaps, int((program.ops["kind"] == Op.COMPUTE).sum()))
 

@@ -92,10 +92,23 @@ def collectives(operations: Sequence[Operation]) -> View | None:
         (_compared(compared, len(operations)) if compared else _alone(operations)) + against(operations),
         (chart, *speed_of_light(operations)),
         (_table(operations),),
-        "Own time: from the last rank's start to the latest end. Skew, what ranks spent before the last one "
-        "arrived, is apart. Error: predicted minus captured, by captured. Speed of light: what must cross the "
-        "tightest of the cuts around GPUs and boxes, by its rate, plus the least latency; no algorithm is faster.",
+        _note(bool(compared), any(o.light_ps for o in operations)),
     )
+
+
+def _note(compared: bool, bounded: bool) -> str:
+    text = (
+        "Own time: from the last rank's start to the latest end. Skew, what ranks spent before the last one "
+        "arrived, is apart."
+    )
+    if compared:
+        text += " Error: predicted minus captured, by captured."
+    if bounded:
+        text += (
+            " Speed of light: what must cross the tightest of the cuts around GPUs and boxes, by its rate, plus "
+            "the least latency; no algorithm is faster."
+        )
+    return text
 
 
 def _compared(compared: Sequence[Operation], total: int) -> str:

@@ -8,6 +8,7 @@ from .text import size_text, time_text
 
 _FIRST = ("fabric", "mode", "wait", "engine", "law", "captured")  # shown first, where they are there
 _APART = {"extrapolated", "flag_reads", "gpus", "gpus_a_box", "makespan_ps"}  # said elsewhere
+_UNLESS_ZERO = {"buffer_bytes", "stalled"}  # where 0 says that there is none of it
 _MOST = 18
 _NO_RATES = ("virtual", "timesliced", "host")  # backends that are no truth for rates and delays
 
@@ -18,7 +19,8 @@ def facts(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     order = sorted(
         flat, key=lambda key: next((at for at, word in enumerate(_FIRST) if key.startswith(word)), 99)
     )
-    return [_fact(key, flat[key]) for key in order if flat[key] not in (None, "")][:_MOST]
+    said = [key for key in order if flat[key] not in (None, "") and (key not in _UNLESS_ZERO or flat[key])]
+    return [_fact(key, flat[key]) for key in said][:_MOST]
 
 
 def _flat(given: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -97,7 +97,7 @@ def _bars(title: str, rank: Ints, parts: list[Ints], makespan_ps: int) -> Chart:
         }
         for (role, color), part in zip(_ROLES, parts, strict=True)
     ]
-    every = 1 if len(rank) <= 40 else 4
+    every = 4 if len(rank) > 40 else 2 if len(rank) > 24 and rank.max() > 999 else 1
     layout = {
         "barmode": "stack",
         "bargap": bar_gap(len(rank)),

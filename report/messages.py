@@ -53,7 +53,7 @@ def _sentence(size_bytes: Ints, power: Ints, latency_ps: Ints | None) -> str:
     large, often = power == power.max(), share_text(int(counts.max()), len(power))
     text = (
         f"{count_text(len(size_bytes), 'message')}, {size_text(total)} in sum. Most common are those of "
-        f"{_name(common)}{' and more' if common >= 0 else ''}, {often} of them; the largest class, "
+        f"{_name(common)}{' and more' if common >= 0 else ', flags alone'}, {often} of them; the largest class, "
         f"{_name(int(power.max()))}, carries {share_text(int(size_bytes[large].sum()), total)} of the bytes."
     )
     if latency_ps is None:

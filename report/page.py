@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from ..schemas.store import generator
 from .text import short
-from .view import View
+from .view import Table, View
 
 _STATIC = Path(__file__).parent / "static"
 _LONG = 120  # characters of a fact before it is folded
@@ -100,16 +100,19 @@ def _records(records: dict[str, Any]) -> str:
 
 def _section(at: int, view: View) -> str:
     charts = "".join(_figure(at, number, view) for number in range(len(view.charts)))
-    tables = "".join(
-        f'<details data-table="{at} {number}"><summary>Table: {html.escape(table.title)}</summary></details>'
-        for number, table in enumerate(view.tables)
-    )
+    tables = "".join(_table(at, number, table) for number, table in enumerate(view.tables))
     note = f'<p class="note">{html.escape(view.note)}</p>' if view.note else ""
     return (
         f'<section id="{view.key}" aria-labelledby="{view.key}-title"><h2 id="{view.key}-title">'
         f'{html.escape(view.title)}</h2><p class="finding">{html.escape(view.sentence)}</p>'
         f"{note}{charts}{tables}</section>"
     )
+
+
+def _table(at: int, number: int, table: Table) -> str:
+    opened = " open data-list" if table.opened else ""
+    title = html.escape(table.title)
+    return f'<details data-table="{at} {number}"{opened}><summary>Table: {title}</summary></details>'
 
 
 def _figure(at: int, number: int, view: View) -> str:

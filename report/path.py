@@ -13,6 +13,7 @@ _ROLES = {
     "queueing": "@link", "serialisation": "@link", "latency": "@link", "delivery": "@link",
     "acknowledgement": "@link",
 }  # fmt: skip
+_WORK = ("kernel", "copy", "phase", "host_call", "gap", "other", "collective")  # what a GPU or its host does
 Segment = Mapping[str, Any]
 
 
@@ -35,7 +36,8 @@ def critical_path(segments: Sequence[Segment]) -> View | None:
         _sentence(path, causes, total),
         (_chart(causes, total),),
         (_table(path), _cause_table(causes, total)),
-        "At any time exactly one thing is on the path: shortening anything else does not shorten the run.",
+        "At any time exactly one thing is on the path: shortening anything else does not shorten the run. A gap is "
+        "time of a stream, host thread or workgroup before its next recorded work, waiting for nothing known.",
     )
 
 
@@ -46,6 +48,13 @@ def _cause(segment: Segment) -> str:
     if segment.get("flag"):
         return str(segment["flag"])
     return f"{segment.get('name') or segment['agent']} on GPU {segment['rank']}"
+
+
+def _titled(what: str, name: str) -> str:
+    """Return `kernel gemm on GPU 3`, `time before gemm on GPU 3`, `polling of ready of GPU 3`."""
+    if what in _WORK:
+        return f"{'time' if what == 'gap' else what.replace('_', ' ')} {name}"
+    return f"{what.replace('_', ' ')} of {name}"
 
 
 def _sentence(path: Sequence[Segment], causes: Counter[tuple[str, str]], total: int) -> str:
@@ -60,7 +69,7 @@ def _sentence(path: Sequence[Segment], causes: Counter[tuple[str, str]], total: 
     visited = len({segment["rank"] for segment in path})
     return (
         f"{time_text(total)} in {count_text(len(path), 'step')} over {count_text(visited, 'GPU')}: {parts}. The "
-        f"largest cause is {what.replace('_', ' ')}, {short(name)}: {time_text(most)}, {share_text(most, total)}."
+        f"largest cause is {_titled(what, short(name))}: {time_text(most)}, {share_text(most, total)}."
     )
 
 
@@ -70,7 +79,7 @@ def _chart(causes: Counter[tuple[str, str]], total: int) -> Chart:
     )
     scale, unit = time_unit(top[0][1])
     rows = list(range(len(top)))
-    full = [f"{what.replace('_', ' ')}: {name}" for (what, name), _ in top]
+    full = [_titled(what, name) for (what, name), _ in top]
     data: list[dict[str, Any]] = []
     for role, colour in (("work", "@compute"), ("host", "@captured"), ("links", "@link"), ("waiting", "@wait"),
                          ("gaps", "@other")):  # fmt: skip
@@ -112,7 +121,12 @@ def _table(path: Sequence[Segment]) -> Table:
         Column("link", [s.get("link") or None for s in kept]),
         Column("flag", [s.get("flag") or None for s in kept]),
     )
-    return Table("the path, in time order", columns, left_out(len(kept), len(path), "steps", "the longest"))
+    return Table(
+        "the path, in time order",
+        columns,
+        left_out(len(kept), len(path), "steps", "the longest"),
+        opened=True,
+    )
 
 
 def _cause_table(causes: Counter[tuple[str, str]], total: int) -> Table:

@@ -11,24 +11,27 @@ from .page import page
 from .run import run_report
 from .sweep import sweep_report
 from .trace import trace_report
+from .view import Progress
 
 
 def report(
     path: str | Path,
     output: str | Path = "report.html",
     critical_path: Sequence[Mapping[str, Any]] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the report of the run, trace or sweep folder `path` as one HTML file, and return where it is.
 
     `critical_path` is the run's, in time order, as mappings with start_ps, end_ps, rank, agent, what, name, link
-    and flag (None where a segment has none). An existing file is replaced. Raises InputError where `path` is
-    none of them, UsageError where `output` cannot be written.
+    and flag (None where a segment has none). `progress` is told what is done, how many views, and of how
+    many. An existing file is replaced. Raises InputError where `path` is none of them, UsageError
+    where `output` cannot be written.
     """
     path, output = Path(path), Path(output)
     if (path / "manifest.json").is_file():
-        head, views = run_report(Results(path), critical_path)
+        head, views = run_report(Results(path), critical_path, progress)
     elif (path / "trace.json").is_file():
-        head, views = trace_report(Trace(path))
+        head, views = trace_report(Trace(path), progress)
     elif (path / "study.json").is_file():
         head, views = sweep_report(path)
     else:

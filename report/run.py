@@ -20,7 +20,7 @@ from .page import Head
 from .path import critical_path
 from .text import count_text, short, size_text, time_text
 from .traffic import traffic
-from .view import View, micro
+from .view import Progress, View, drawn, micro
 from .waits import by_policy, waits
 
 _WAITS = ("rank", "flag", "flag_name", "policy", "start_ps", "end_ps", "polls", "released_by")
@@ -30,25 +30,27 @@ _FLAGS_NOTE = (
 )
 
 
-def run_report(results: Results, path: Sequence[Mapping[str, Any]] | None) -> tuple[Head, list[View]]:
+def run_report(
+    results: Results, path: Sequence[Mapping[str, Any]] | None, progress: Progress | None = None
+) -> tuple[Head, list[View]]:
     """Return the head and the views of a run; `path` is its critical path, where it is known."""
     table = results.read("gpus")
     makespan = int(table["end_ps"].to_numpy().max(initial=0))
     found, link_table = _flags(results), results.read("links")
     box_gpus = int(results.summary.get("gpus_a_box") or 1)
-    views = [
-        critical_path(path) if path else None,
-        causes(results.confirmed),
-        _gpus(table, makespan, found),
-        flags(found, _FLAGS_NOTE) if found else None,
-        _waits(results),
-        fabric(link_table, makespan, box_gpus),
-        links(link_table, results.read("link_use"), makespan),
-        _traffic(results, table.num_rows, box_gpus),
-        _messages(results),
-        collectives(replayed(results.read("collectives"), Light(link_table, box_gpus))),
-    ]
-    return _head(results, table, makespan), [view for view in views if view]
+    parts = (
+        lambda: critical_path(path) if path else None,
+        lambda: causes(results.confirmed),
+        lambda: _gpus(table, makespan, found),
+        lambda: flags(found, _FLAGS_NOTE) if found else None,
+        lambda: _waits(results),
+        lambda: fabric(link_table, makespan, box_gpus),
+        lambda: links(link_table, results.read("link_use"), makespan),
+        lambda: _traffic(results, table.num_rows, box_gpus),
+        lambda: _messages(results),
+        lambda: collectives(replayed(results.read("collectives"), Light(link_table, box_gpus))),
+    )
+    return _head(results, table, makespan), drawn(parts, progress)
 
 
 def _flags(results: Results) -> Flags | None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schemas import Trace
+from ..schemas.flags import flag_name, flag_writers
 from ..schemas.intervals import union_length
 from .collectives import captured, collectives
 from .facts import backend_warning
@@ -18,10 +19,11 @@ from .messages import messages
 from .page import Head
 from .text import count_text, size_text, time_text
 from .traffic import traffic
-from .view import View
+from .view import Progress, View, drawn
 from .waits import by_policy, waits
 
 Ints = npt.NDArray[np.int64]
+_LAUNCHED = ("rank", "lane", "kind", "name", "launch_ns", "start_ns", "end_ns")
 _WORK = ("kernel", "copy", "phase")
 _FLAGS_NOTE = (
     "As the capture saw it: a wait ends with the read that saw the value, and reads are those that the waiter "
@@ -29,41 +31,36 @@ _FLAGS_NOTE = (
 )
 
 
-def trace_report(trace: Trace) -> tuple[Head, list[View]]:
+def trace_report(trace: Trace, progress: Progress | None = None) -> tuple[Head, list[View]]:
     """Return the head and the views of a trace."""
     ranks, rows = trace.read("ranks"), trace.read("collectives")
     writes = trace.read("writes", ["rank", "peer", "size_bytes", "flag"])
     spans = trace.read("spans", ["rank", "span", "kind", "start_ns", "end_ns"])
-    found = _flags(trace, writes)
-    views = [
-        _gpus(trace, ranks, spans, rows, found),
-        flags(found, _FLAGS_NOTE),
-        launches(trace.read("spans", ["rank", "lane", "kind", "name", "launch_ns", "start_ns", "end_ns"])),
-        _waits(trace),
-        _traffic(writes),
-        messages(_sizes(writes), None),
-        collectives(captured(rows)),
-    ]
-    return _head(trace, ranks, spans, writes, rows), [view for view in views if view]
+    found = _flags(trace)
+    parts = (
+        lambda: _gpus(trace, ranks, spans, rows, found),
+        lambda: flags(found, _FLAGS_NOTE),
+        lambda: launches(trace.read("spans", _LAUNCHED)),
+        lambda: _waits(trace),
+        lambda: _traffic(writes),
+        lambda: messages(_sizes(writes), None),
+        lambda: collectives(captured(rows)),
+    )
+    return _head(trace, ranks, spans, writes, rows), drawn(parts, progress)
 
 
-def _flags(trace: Trace, writes: pa.Table) -> Flags:
+def _flags(trace: Trace) -> Flags:
     waits = trace.read(
         "waits", ["rank", "flag", "start_ns", "end_ns", "polls"], filters=pc.field("end_ns").is_valid()
     )
     waited = 1000 * (waits["end_ns"].to_numpy() - waits["start_ns"].to_numpy())
-    unnamed = pa.nulls(waits.num_rows, pa.string())
-    table = waits.append_column("flag_name", unnamed).append_column("policy", unnamed)
-    raisers = writes.filter(pc.field("flag").is_valid()).group_by(["peer", "flag"]).aggregate(
-        [("rank", "min"), ("rank", "max")]
-    )  # fmt: skip
-    known = {
-        (row["peer"], row["flag"]): row["rank_min"]
-        for row in raisers.to_pylist()
-        if row["rank_min"] == row["rank_max"]
-    }
-    keys = zip(waits["rank"].to_pylist(), waits["flag"].to_pylist(), strict=True)
-    return by_flag(table, waited, np.array([known.get(key, NOBODY) for key in keys], np.int64))
+    writers = {(row["peer"], row["flag"]): row for row in flag_writers(trace).to_pylist()}
+    by = [writers.get(key) for key in zip(waits["rank"].to_pylist(), waits["flag"].to_pylist(), strict=True)]
+    names = pa.array([flag_name(row) if row else None for row in by], pa.string())
+    table = waits.append_column("flag_name", names).append_column(
+        "policy", pa.nulls(waits.num_rows, pa.string())
+    )
+    return by_flag(table, waited, np.array([row["rank"] if row else NOBODY for row in by], np.int64))
 
 
 def _gpus(trace: Trace, ranks: pa.Table, spans: pa.Table, rows: pa.Table, found: Flags) -> View | None:

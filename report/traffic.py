@@ -77,7 +77,9 @@ def _sentence(sums: Ints, names: list[str], what: str) -> str:
     )
     if sent.min() == sent.max():
         return f"{text}each {what} sends {size_text(int(sent[0]))}."
-    return f"{text}{names[int(sent.argmax())]} sends most, {size_text(int(sent.max()))}."
+    top = names[int(sent.argmax())]
+    who = f"{top} {'sends' if top.startswith('GPU ') else 'send'}"
+    return f"{text}{who} most, {size_text(int(sent.max()))}."
 
 
 def _plural(what: str) -> str:

@@ -1,6 +1,6 @@
 """A view: a sentence that says what is seen, charts, and the charts' data as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class Table:
     title: str
     columns: Sequence[Column]
     left_out: str = ""
+    opened: bool = False  # shown without being asked for
 
     def encode(self) -> dict[str, Any]:
         """Return the table for JSON."""
@@ -77,6 +78,19 @@ class View:
     def encode(self) -> dict[str, Any]:
         """Return charts and tables for JSON; the texts are in the page itself."""
         return {"charts": [c.encode() for c in self.charts], "tables": [t.encode() for t in self.tables]}
+
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, and of how much
+
+
+def drawn(parts: Sequence[Callable[[], View | None]], progress: Progress | None) -> list[View]:
+    """Return the views that there are, in order; tell `progress` of each."""
+    views = []
+    for done, part in enumerate(parts):
+        if progress:
+            progress("drawing views", done, len(parts))
+        views.append(part())
+    return [view for view in views if view]
 
 
 def left_out(shown: int, total: int, what: str, order: str) -> str:

@@ -4,7 +4,9 @@
   const root = document.documentElement;
   const views = JSON.parse(document.getElementById("data").textContent);
   const LONG = 96;       // characters of a cell before it is folded
+  const SHORT = 24;      // characters of a cell that is not broken into lines
   const ROWS = 500;      // rows of a table shown before the reader asks for all
+  const LIST = 100;      // the same of a table that is open from the start
   const drawn = [];
 
   const color = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
@@ -32,7 +34,7 @@
       font: { color: color("ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
       hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("soft"), activecolor: color("accent") },
-      margin: { l: 60, r: 20, t: 16, b: 44 },
+      margin: { l: 60, r: 20, t: 30, b: 44 },  // the buttons are above the plot
       ...layout,
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, ...layout.legend } } };
   }
@@ -41,7 +43,31 @@
 
   function draw(element, chart) {
     const { data, layout } = figure(chart);
-    return Plotly.newPlot(element, data, layout, config).then(() => drawn.push([element, chart]));
+    return Plotly.newPlot(element, data, layout, config).then(() => {
+      drawn.push([element, chart]);
+      keys(element);
+    });
+  }
+
+  // What the mouse does by dragging: + and - zoom, the arrows move, 0 shows all again.
+  function keys(element) {
+    const axes = Object.keys(element._fullLayout).filter((name) => /^[xy]axis\d*$/.test(name));
+    const ranges = () => Object.fromEntries(axes.map((name) => [name + ".range", [...element._fullLayout[name].range]]));
+    const home = ranges();
+    const step = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowUp: ["y", 1], ArrowDown: ["y", -1] };
+    element.tabIndex = 0;
+    element.addEventListener("keydown", (event) => {
+      const zoom = { "+": 0.7, "=": 0.7, "-": 1 / 0.7 }[event.key], move = step[event.key];
+      if (event.ctrlKey || event.metaKey || event.altKey || !(zoom || move || event.key === "0")) return;
+      event.preventDefault();
+      const next = event.key === "0" ? home : ranges();
+      for (const name of event.key === "0" ? [] : Object.keys(next)) {
+        const [from, to] = next[name], half = (to - from) / 2;
+        if (zoom) next[name] = [from + half * (1 - zoom), to - half * (1 - zoom)];
+        else if (name[0] === move[0]) next[name] = [from, to].map((end) => end + 0.3 * half * move[1]);
+      }
+      Plotly.relayout(element, next);
+    });
   }
 
   function redraw() {
@@ -81,12 +107,16 @@
     const td = make("td", undefined, column.index ? "" : "number");
     if (held === null || held === undefined) td.textContent = "–";
     else if (typeof held === "number") {
-      td.textContent = held.toLocaleString("en", { maximumFractionDigits: column.digits });
+      const digits = held && Math.abs(held) < 0.001 ? 6 : column.digits;
+      td.textContent = held.toLocaleString("en", { maximumFractionDigits: digits, useGrouping: column.name !== "GPU" });
     } else if (held.length > LONG) {
       const fold = make("details");
       fold.append(make("summary", held.slice(0, LONG) + " … (" + held.length.toLocaleString("en") + " characters)"), make("span", held));
       td.append(fold);
-    } else td.textContent = held;
+    } else {
+      td.textContent = held;
+      if (held.length <= SHORT) td.className += " whole";
+    }
     return td;
   }
 
@@ -130,7 +160,8 @@
       th.scope = "col";
       head.append(th);
     }
-    rows(body, table, 0, Math.min(ROWS, table.rows));
+    const shown = Math.min(holder.hasAttribute("data-list") ? LIST : ROWS, table.rows);
+    rows(body, table, 0, shown);
     element.append(make("thead"), body);
     element.tHead.append(head);
     scroll.append(element);
@@ -138,22 +169,24 @@
     save.type = "button";
     save.addEventListener("click", () => download(table));
     tools.append(save);
-    if (table.rows > ROWS) {
+    if (table.rows > shown) {
       const all = make("button", "Show all " + table.rows.toLocaleString("en") + " rows");
       all.type = "button";
-      all.addEventListener("click", () => { rows(body, table, ROWS, table.rows); all.remove(); });
+      all.addEventListener("click", () => { rows(body, table, shown, table.rows); all.remove(); });
       tools.append(all);
     }
     if (table.left_out) tools.append(make("span", table.left_out));
     holder.append(scroll, tools);
   }
 
+  const later = () => new Promise((next) => setTimeout(next, 0));
+
   for (const holder of document.querySelectorAll("details[data-table]")) {
     const [view, at] = holder.dataset.table.split(" ").map(Number);
-    holder.addEventListener("toggle", () => fill(holder, views[view].tables[at]), { once: true });
+    const open = () => { if (holder.children.length < 2) fill(holder, views[view].tables[at]); };
+    if (holder.open) later().then(open);
+    else holder.addEventListener("toggle", open, { once: true });
   }
-
-  const later = () => new Promise((next) => setTimeout(next, 0));
 
   // The text is shown first: the plotting library, by far the largest part of the page, is run after the first paint.
   async function library() {

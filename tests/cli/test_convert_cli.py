@@ -53,8 +53,8 @@ def test_inspect_answers_the_first_questions(dlrm):
         "Tesla V100-SXM2-32GB",
         "collective_ends",
         "all_to_allv",
-        "host_call",
-        "skew_us",
+        "host call",
+        "skew us",
         "unnamed 0",
     ):
         assert text in shown.stdout

@@ -87,6 +87,72 @@ def test_tables_open_by_keyboard(page, small):
     assert page.run("return document.querySelectorAll('#gpus tbody tr').length") == 8
 
 
+def test_the_matrix_zooms_and_moves_by_keyboard(page, small):
+    from selenium.webdriver.common.keys import Keys
+
+    page.open(small)
+    page.run("document.querySelector('#traffic .chart').focus()")
+    ranges = "const l = document.activeElement._fullLayout; return [l.xaxis.range, l.yaxis.range]"
+    key = page.driver.switch_to.active_element.send_keys
+    whole = page.run(ranges)
+    key("+")
+    near = page.run(ranges)
+    assert all(
+        abs(n[1] - n[0]) == pytest.approx(0.7 * abs(w[1] - w[0])) for n, w in zip(near, whole, strict=True)
+    )
+    key(Keys.ARROW_RIGHT)
+    moved = page.run(ranges)
+    assert moved[0][0] > near[0][0]
+    assert moved[1] == near[1]
+    key("0")
+    assert page.run(ranges) == whole
+    assert page.console() == []
+
+
+def test_focus_is_visible_and_every_chart_and_table_takes_it(page, small):
+    from selenium.webdriver.common.keys import Keys
+
+    page.open(small)
+    page.run("document.activeElement.blur(); scrollTo(0, 0)")
+    seen, unmarked = set(), []
+    for _ in range(200):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        at, outline, where = page.run(
+            "const e = document.activeElement; return [e.dataset.chart ? 'chart ' + e.dataset.chart : "
+            "e.tagName === 'SUMMARY' ? e.textContent : e.tagName, getComputedStyle(e).outlineStyle, e.className]"
+        )
+        if at == "BODY":
+            break
+        seen.add(at)
+        unmarked += [where] if outline == "none" else []
+    assert unmarked == []
+    charts = page.run(
+        "return [...document.querySelectorAll('[data-chart]')].map(c => 'chart ' + c.dataset.chart)"
+    )
+    assert set(charts) <= seen
+    assert len([at for at in seen if at.startswith("Table: ")]) == page.run(
+        "return document.querySelectorAll('details[data-table]').length"
+    )
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (400, 800)])
+def test_nothing_is_wider_than_the_window(page, small, size):
+    page.driver.set_window_size(*size)
+    page.open(small)
+    wide = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    page.driver.set_window_size(1280, 900)
+    assert wide[0] <= wide[1]
+
+
+def test_the_critical_path_is_listed_without_being_asked_for(page, small):
+    page.open(small)
+    header = page.run(
+        "return [...document.querySelectorAll('#path details[open] th')].map(t => t.textContent)"
+    )
+    assert {"GPU", "kernel, call or operation", "link", "flag"} <= set(header)
+    assert page.run("return document.querySelectorAll('#path details[open] tbody tr').length") > 3
+
+
 def test_the_first_tab_skips_to_the_findings(page, small):
     from selenium.webdriver.common.keys import Keys
 
