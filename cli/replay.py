@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..schemas.errors import UsageError
 from . import generate, interval, scale, score, sweep
 from .options import AsJson, Quiet
 from .progress import progress, working
@@ -108,7 +109,10 @@ def fabric_command(
     with working("following routes", enabled=not quiet):
         summary = fabric_summary(found, check_routes(found), bisection(found), paths(found))
     if output is not None:
-        output.write_text(draw(found), encoding="utf-8")
+        try:
+            output.write_text(draw(found), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written ({error}); choose another -o") from error
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     elif not quiet:

@@ -187,7 +187,17 @@ def parse_settings(given: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def _algorithms(given: list[str] | None) -> dict[str, str]:
-    return {name: str(value) for name, value in parse_settings(given, "--algorithm").items()}
+    """Return what was given by operation; raises UsageError for an operation or a name that is not known."""
+    from ..replay.collectives import algorithms
+
+    chosen = {name: str(value) for name, value in parse_settings(given, "--algorithm").items()}
+    for operation, name in chosen.items():
+        if operation not in algorithms.operations():
+            raise UsageError(
+                f"--algorithm {operation}: no such operation; there are {', '.join(algorithms.operations())}"
+            )
+        algorithms.algorithm(operation, name)
+    return chosen
 
 
 def _captured_period(trace: Path, quiet: bool) -> str:

@@ -104,6 +104,19 @@ def write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def _why(path: Path, name: str, error: Exception) -> str:
+    """Say why the manifest `name` of `path` was not read: what is there in its place."""
+    if not path.exists():
+        return "there is no such folder"
+    if not path.is_dir():
+        return "it is a file"
+    if (path / name).exists():
+        return f"{name} cannot be read ({error})"
+    others = {"trace.json": "a trace", "manifest.json": "a run", "capture.json": "a raw capture"}
+    found = [what for file, what in others.items() if (path / file).exists()]
+    return f"it is {found[0]}" if found else f"it has no {name}"
+
+
 def read_manifest(path: Path, name: str, kind: str, newest: int, remedy: str) -> tuple[dict[str, Any], int]:
     """Return the manifest of folder `path` and its schema version.
 
@@ -113,7 +126,7 @@ def read_manifest(path: Path, name: str, kind: str, newest: int, remedy: str) ->
         manifest = json.loads((path / name).read_text())
         version = int(manifest.get("version", 0))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is no {kind}: {name} cannot be read ({error}); {remedy}") from error
+        raise InputError(f"{path} is no {kind}: {_why(path, name, error)}; {remedy}") from error
     if not 0 <= version <= newest:
         raise SchemaError(
             f"{path} has schema version {version}; this eidola reads up to {newest}: upgrade eidola"

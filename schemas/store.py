@@ -192,4 +192,5 @@ def read_file(
             data = (data.filter(filters) if filters is not None else data).select(list(columns))
         return data.replace_schema_metadata(None).cast(schema)
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise InputError(f"{file}: {error}; run `eidola convert check {file.parent.parent}`") from error
+        folder = file.parent if (file.parent / "manifest.json").exists() else file.parent.parent
+        raise InputError(f"{file}: {error}; run `eidola convert check {folder}`") from error

@@ -34,3 +34,24 @@ def test_a_job_goes_from_8_to_1024_gpus(folder):
         a, b = re.search(rf"\| the {what} all_reduce.*?\| ([\d.]+) \| ([\d.]+) \|", page).groups()
         assert row["a_ps"] / 1e6 == pytest.approx(float(a), abs=0.06)
         assert row["b_ps"] / 1e6 == pytest.approx(float(b), abs=0.06)
+
+
+def test_a_newcomer_needs_five_commands_from_clone_to_report(folder):
+    """Those of the README, with PyTorch profiles as the newcomer's own."""
+    block = re.search(r"^## Start\n.*?\n\n((?:    [^\n]+\n)+)", (ROOT / "README.md").read_text(), re.M | re.S)[1]
+    commands = [line.split("  #")[0].strip() for line in block.splitlines()]
+    assert len(commands) <= 5
+    profiles = sorted((ROOT.parent / "shared/traces/kineto/v100_dlrm_8ranks").glob("*.json.gz"))
+    if not profiles:
+        pytest.skip("no Kineto traces beside the repository")
+    (folder / "traces").mkdir()
+    for profile in profiles:
+        (folder / "traces" / profile.name).symlink_to(profile)
+    for line in commands:
+        if line.startswith("eidola "):
+            words = [
+                name for word in line.split()[1:] for name in sorted(map(str, folder.glob(word))) or [word]
+            ]
+            done = eidola(folder, *words)
+            assert done.returncode == 0, (line, done.stderr)
+    assert (folder / "report.html").stat().st_size > 1_000_000
