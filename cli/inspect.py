@@ -165,7 +165,7 @@ def _tables(summary: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list
          _us(w["longest_flag_ns"])]
         for w in sorted(summary["waits_by_rank"], key=lambda w: -w["time_ns"])
     ]  # fmt: skip
-    yield "who waited longest, and for which flag", _WAITS, waits, _SHOWN
+    yield "who waited longest, and for which flag (who raises it)", _WAITS, waits, _SHOWN
     writes = [[str(w["rank"]), str(w["peer"]), w["writes"], w["bytes"]] for w in summary["writes_by_pair"]]
     yield "who wrote most to whom", _WRITES, writes, _SHOWN
     links = [

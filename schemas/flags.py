@@ -24,7 +24,7 @@ def flag_writers(trace: Trace) -> pa.Table:
 
 
 def flag_names(trace: Trace) -> dict[tuple[int, int], str]:
-    """Return the name of each (rank, flag) that one workgroup raises: `flag 17 (by workgroup 1 of rank 2)`."""
+    """Return the name of each (rank, flag) that one workgroup raises: `flag 17 (workgroup 1 of rank 2)`."""
     return {(row["peer"], row["flag"]): flag_name(row) for row in flag_writers(trace).to_pylist()}
 
 
@@ -32,4 +32,4 @@ def flag_name(row: Mapping[str, Any]) -> str:
     """Return the name of the flag of a row of `flag_writers`."""
     group = "" if row["workgroup"] is None else f"workgroup {row['workgroup']} of "
     region = f"{row['region']}, " if row["region"] else ""
-    return f"flag {row['flag']} ({region}by {group}rank {row['rank']})"
+    return f"flag {row['flag']} ({region}{group}rank {row['rank']})"

@@ -40,7 +40,7 @@ def test_waits_are_summed_by_rank_and_the_longest_flag_is_named(path):
     (row,) = waits_by_rank(Trace(path))
     assert (row["rank"], row["waits"], row["time_ns"], row["polls"]) == (0, 4, 90, 9)
     assert (row["longest_flag"], row["longest_flag_ns"]) == (4, 80)
-    assert row["longest_flag_name"] == "flag 4 (ready, by workgroup 3 of rank 1)"
+    assert row["longest_flag_name"] == "flag 4 (ready, workgroup 3 of rank 1)"
 
 
 def test_a_flag_that_several_raise_has_its_number_for_a_name(tmp_path):
@@ -60,7 +60,7 @@ def test_writes_are_summed_by_pair_the_most_bytes_first(path):
 def test_the_terminal_shows_flags_pairs_and_links(path):
     text = CliRunner().invoke(app, ["inspect", str(path)]).stdout
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "0 4 0.1 9 flag 4 (ready, by workgroup 3 of rank 1) 0.1" in lines
+    assert "0 4 0.1 9 flag 4 (ready, workgroup 3 of rank 1) 0.1" in lines
     assert "1 0 4 4,120" in lines
     assert "0 1 nvlink 18 26.6 -" in lines
     assert "0 1 pcie 1 - -" in lines
