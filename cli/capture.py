@@ -10,6 +10,7 @@ import typer
 
 from .capture_kernel import app as kernel
 from .doctor import doctor
+from .options import Quiet
 
 app = typer.Typer(no_args_is_help=True, help="Run beside real work and write raw records.")
 app.add_typer(kernel, name="kernel")
@@ -89,7 +90,7 @@ def run(
 
 
 def _tell(
-    manifest: dict[str, Any], output: Path, detail: Detail, budget: float, *, nccl_plugin: bool
+    manifest: dict[str, Any], output: Path, detail: Detail, budget: float, *, nccl_plugin: bool | None
 ) -> None:
     """Say on stderr what was captured, what is missing, and what to do next."""
     for line in _summary(manifest, detail, budget):
@@ -103,12 +104,19 @@ def _tell(
 def recover(
     output: Annotated[Path, typer.Argument(help="Where the killed session was to write its capture.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing raw capture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the capture's manifest as JSON.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Complete the capture of an `eidola.capture.session` whose processes were killed."""
     from ..capture.torch_session import recover as recover_session
 
     ranks = recover_session(output, overwrite=overwrite)
-    for line in _summary(json.loads((output / "capture.json").read_text()), Detail.off, 0):
+    manifest = json.loads((output / "capture.json").read_text())
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=1))
+    if as_json or quiet:
+        return
+    for line in _summary(manifest, Detail.off, 0):
         typer.echo(line, err=True)
     typer.echo(
         f"wrote {output} ({ranks} ranks); next: eidola convert captured {output} -o {output.name}.eidola",

@@ -38,7 +38,9 @@ def test_a_job_goes_from_8_to_1024_gpus(folder):
 
 def test_a_newcomer_needs_five_commands_from_clone_to_report(folder):
     """Those of the README, with PyTorch profiles as the newcomer's own."""
-    block = re.search(r"^## Start\n.*?\n\n((?:    [^\n]+\n)+)", (ROOT / "README.md").read_text(), re.M | re.S)[1]
+    block = re.search(
+        r"^## Start\n.*?\n\n((?:    [^\n]+\n)+)", (ROOT / "README.md").read_text(), re.M | re.S
+    )[1]
     commands = [line.split("  #")[0].strip() for line in block.splitlines()]
     assert len(commands) <= 5
     profiles = sorted((ROOT.parent / "shared/traces/kineto/v100_dlrm_8ranks").glob("*.json.gz"))
