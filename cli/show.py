@@ -139,6 +139,7 @@ def show_comparison(comparison: "Comparison", top: int) -> None:
     makespans = [us(comparison.makespan_a_ps), us(comparison.makespan_b_ps), us(comparison.difference_ps)]
     show_table("whole run (us)", ["a", "b", "difference"], [makespans])
     show_frame("causes on the critical path", comparison.causes, top)
+    show_frame("the same by name", comparison.named[comparison.named["difference_ps"] != 0], top)
     collectives = comparison.collectives.drop(columns=_DETAIL, errors="ignore")
     show_frame("collectives: own time, last start to latest end", collectives, top)
     for key, value in comparison.errors().items():

@@ -21,7 +21,8 @@ class Comparison:
 
     `same` is None where `b` is no run; otherwise whether the results' hashes are equal. The tables, largest
     difference first: `inputs` (input, a, b), `causes_ps` of the critical paths (what, a, b, difference; they add
-    up to the makespans, so the differences to that of the makespans), `kernels` (kind, name, a_ps, b_ps,
+    up to the makespans, so the differences to that of the makespans), `named` (the same by cause, a, b, difference:
+    each kernel, call or operation by its name), `kernels` (kind, name, a_ps, b_ps,
     difference_ps, matched, only_a, only_b), `collectives` (communicator, sequence, operation, a_ps, b_ps,
     difference_ps, a_against_b, skew_a_ps, skew_b_ps, ranks_a, ranks_b; own time: last start to latest end;
     a_against_b: a / b - 1), `links` (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference:
@@ -35,6 +36,7 @@ class Comparison:
     makespan_b_ps: int
     inputs: pd.DataFrame
     causes: pd.DataFrame
+    named: pd.DataFrame
     kernels: pd.DataFrame
     collectives: pd.DataFrame
     links: pd.DataFrame
@@ -98,6 +100,7 @@ class Comparison:
         """Show the sentence, the caution and the largest differences in a notebook."""
         frames = {
             "causes on the critical path": self.causes,
+            "the same by name": self.named,
             "collectives": self.collectives,
             "kernels": self.kernels,
         }
@@ -110,7 +113,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON takes."""
-        tables = ("inputs", "causes", "kernels", "collectives", "links", "flags")
+        tables = ("inputs", "causes", "named", "kernels", "collectives", "links", "flags")
         head = ("a", "b", "same", "makespan_a_ps", "makespan_b_ps", "difference_ps", "sentence", "caution")
         rows = {name: _records(getattr(self, name)) for name in tables}
         return {name: getattr(self, name) for name in head} | {"errors": self.errors()} | rows
@@ -135,7 +138,7 @@ def compare(
     left, other = run_side(run), _other(run, b)
     inputs = _inputs(left, other)
     show("walking the critical paths", 1, 4)
-    causes = _causes(left, other)
+    causes, named = _causes(left, other)
     show("aligning operations", 2, 4)
     kernels = _kernels(left.activities, other.activities)
     collectives = _collectives(left.collectives, other.collectives)
@@ -148,6 +151,7 @@ def compare(
         makespan_b_ps=other.makespan_ps,
         inputs=inputs,
         causes=causes,
+        named=named,
         kernels=kernels,
         collectives=collectives,
         links=_both(left.links, other.links, ["link"], "_ps"),
@@ -171,16 +175,21 @@ def _inputs(a: Side, b: Side) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row[1] != row[2]], columns=["input", "a", "b"])
 
 
-def _causes(a: Side, b: Side) -> pd.DataFrame:
-    """Return the critical paths' totals by cause, where both sides have a path."""
-    totals = [
-        {} if side.run is None or "messages" not in side.run.tables() else explain(side.run).totals_ps
-        for side in (a, b)
-    ]
-    if not all(totals):
-        totals = [{}, {}]
-    frames = [pd.DataFrame({"what": list(t), "value": list(t.values())}) for t in totals]
-    return _joined(frames[0], frames[1], ["what"], "_ps")
+def _causes(a: Side, b: Side) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the critical paths' totals by kind of cause and by name, where both sides have a path."""
+    runs = [side.run for side in (a, b)]
+    if any(run is None or "messages" not in run.tables() for run in runs):
+        runs = []
+    found = [explain(run) for run in runs if run is not None]
+    kinds: list[dict[str, int]] = [e.totals_ps for e in found] or [{}, {}]
+    names = [{c.title: c.duration_ps for c in e.grouped} for e in found] or [{}, {}]
+    return _paired(kinds, "what"), _paired(names, "cause")
+
+
+def _paired(sides: list[dict[str, int]], key: str) -> pd.DataFrame:
+    """Put two sides' times by `key` beside each other."""
+    a, b = (pd.DataFrame({key: list(side), "value": list(side.values())}) for side in sides)
+    return _joined(a, b, [key], "_ps")
 
 
 def _kernels(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

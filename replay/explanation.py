@@ -31,12 +31,15 @@ class Cause:
     share: float
     segments: int
 
+    @property
+    def title(self) -> str:
+        """What it is, wherever it acts: `kernel gemm`, `polling of reduce`."""
+        return f"{_WORK.get(self.what, f'{self.what} of')} {self.name}"
+
     def __str__(self) -> str:
         """Say it in a line."""
         name = self.name if len(self.name) <= _LONG else f"{self.name[: _LONG - 3]}..."
-        if self.what in _WORK:
-            return f"{_WORK[self.what]} {name} on {self.where}"
-        return f"{self.what} of {name} on {self.where}"
+        return f"{_WORK.get(self.what, f'{self.what} of')} {name} on {self.where}"
 
 
 @dataclass(frozen=True)

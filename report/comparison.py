@@ -18,6 +18,8 @@ def comparison_report(found: Mapping[str, Any]) -> tuple[Head, list[View]]:
     views = [
         _bars("causes", "Causes", found["causes"], "what", a, b, found["difference_ps"],
               "Of the critical paths, which make up the makespans: the differences add up to that of the whole."),
+        _bars("named", "Causes by name", found["named"], "cause", a, b, found["difference_ps"],
+              "The same critical paths by kernel, call or operation, summed over GPUs, links and flags."),
         _bars("operations", "Operations", found["kernels"], "name", a, b, found["difference_ps"],
               "Operations are aligned by GPU, agent, kind, name and occurrence, then summed by name; what one side "
               "alone has is counted, and no difference. Sums over GPUs exceed the run's."),
@@ -87,6 +89,8 @@ def _sentence(
     else:
         text += f"than in {short(a)}. "
     changed = sum(1 for row in rows if row["difference_ps"])
+    if shown[0].get("matched", 0) > 1:
+        text += f"That is the sum over {shown[0]['matched']:,} of it. "
     return f"{text}{changed:,} of {len(rows):,} {title.lower()} differ."
 
 

@@ -65,6 +65,7 @@ def test_a_halved_rate_is_serialisation_and_link_time_and_an_input(tmp_path):
         "difference_ps": SERIALISED,
     }
     assert found.causes["difference_ps"].sum() == found.difference_ps
+    assert found.named["difference_ps"].sum() == found.difference_ps
     assert found.inputs.to_dict("records") == [{"input": "inputs.fabric", "a": "star", "b": "slow"}]
     assert found.links["difference_ps"].tolist() == [SERIALISED] * 4
     kernels = found.kernels.set_index("name")

@@ -24,6 +24,8 @@ def test_the_differences_of_causes_add_up_to_the_whole(tmp_path):
     text, data = held(file)
     columns = {c["name"]: c["values"] for c in data[0]["tables"][0]["columns"] if "values" in c}
     assert sum(columns["b - a (µs)"]) == pytest.approx(found.difference_ps / 1e6)
+    named = {c["name"]: c.get("values") for c in data[1]["tables"][0]["columns"]}
+    assert sum(named["b - a (µs)"]) == pytest.approx(found.difference_ps / 1e6)
     assert 'id="operations"' in text
     assert 'id="links"' in text
 
@@ -47,6 +49,7 @@ def test_a_comparison_opens_with_hostile_names(page, tmp_path):
     page.open(file)
     assert page.run("return [...document.querySelectorAll('main section')].map(s => s.id)") == [
         "causes",
+        "named",
         "operations",
         "collectives",
         "links",
