@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from .algorithms import ALGORITHMS
     from .expand import Expansion, expand
     from .experts import Routed, routed
+    from .operation import Call, Operation, Track, Tuning
     from .orders import ring_order
     from .tuning import tuning
-    from .work import Call, Operation, Track, Tuning, Work
+    from .work import Work
 
 __all__ = [
     "ALGORITHMS",
@@ -32,7 +33,8 @@ __getattr__ = attach(
     algorithms="ALGORITHMS",
     expand="Expansion expand",
     experts="Routed routed",
+    operation="Call Operation Track Tuning",
     orders="ring_order",
     tuning="tuning",
-    work="Call Operation Track Tuning Work",
+    work="Work",
 )

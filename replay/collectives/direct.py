@@ -4,7 +4,8 @@ import numpy as np
 
 from ..fabric import Ints
 from ..program import compute
-from .work import Call, Track, Work, runs
+from .operation import Call, Track
+from .work import Work, runs
 
 _LISTED = 1024
 """Members up to which an even exchange over boxes lists its sends one by one, in NCCL's order."""

@@ -8,8 +8,9 @@ from ..builder import Builder
 from ..fabric import Fabric
 from ..program import compute, wait, write
 from . import algorithms
+from .operation import Call, Operation, Track, Tuning
 from .plugins import Algorithm
-from .work import Call, Operation, Track, Tuning, Work
+from .work import Work
 
 
 @dataclass(frozen=True)

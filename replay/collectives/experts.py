@@ -13,7 +13,8 @@ import numpy.typing as npt
 from ...schemas import UsageError
 from ..fabric import Ints
 from .hierarchical import split_of
-from .work import Call, Track, Work
+from .operation import Call, Track
+from .work import Work
 
 
 @dataclass(frozen=True)

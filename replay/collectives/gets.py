@@ -5,7 +5,8 @@ A get is a request of one header a packet, which the peer's memory answers. `one
 """
 
 from ..program import wait, write
-from .work import Call, Track, Work
+from .operation import Call, Track
+from .work import Work
 
 BARRIER, DATA = range(2)
 """Slots of a member; behind them one a peer and phase for requests."""

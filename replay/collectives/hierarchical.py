@@ -11,7 +11,8 @@ import numpy as np
 
 from ..fabric import Ints
 from . import direct, ring
-from .work import Operation, Track, Work
+from .operation import Operation, Track
+from .work import Work
 
 
 def all_reduce(work: Work) -> list[Track]:

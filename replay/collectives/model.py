@@ -42,6 +42,16 @@ NVLS_FROM = {"hopper": 5, "blackwell": 6}
 """Members from which NCCL 2.27.7 was seen to take NVLS for large all-reduces (H200, B200). For Hopper the model
 says so too: with 4 its search finds 4 channels of 60 GB/s where a ring has 360. For Blackwell the model says 7."""
 
+INTER_SPEEDS = {
+    "hopper": (48, 45, 42, 40, 30, 24, 22, 20, 17.5, 15, 12, 6, 3),
+    "blackwell": (96, 48, 45.1, 42, 40, 30, 24, 22, 20, 17.5, 15, 12, 6, 3),
+}
+"""GB/s a channel that the search tries between boxes: sm90SpeedArrayInter, sm100SpeedArrayInter."""
+OLDER_INTER_SPEEDS = (48, 30, 28, 24, 20, 18, 15, 12, 10, 9, 7, 6, 5, 4, 3)
+"""The same before Hopper: speedArrayInter."""
+SEARCH_SLACK = 1.1
+"""The search counts a NIC's nominal rate, PCIe's at most; what it carries is up to so much less."""
+
 _TREE_TENTHS = (
     (10, 10, 10, 10, 9, 8, 7, 7, 7, 7, 6, 5, 4, 4, 5, 6, 7, 8, 9, 10, 10, 10, 10),
     (10, 10, 10, 10, 10, 9, 8, 8, 8, 7, 6, 6, 6, 6, 6, 6, 8, 9, 9, 9, 9, 10, 10),
@@ -55,7 +65,8 @@ class Group:
     """What the model looks at.
 
     Ranks, the boxes that they stand in, the GPUs' generation, channels, and GB/s of the rings together and of a
-    GPU's links to its switch (0 where no switch reduces).
+    GPU's links to its switch (0 where no switch reduces). Of several boxes: `rails`, NICs a box, and GB/s of a ring
+    inside of one.
     """
 
     ranks: int
@@ -64,6 +75,8 @@ class Group:
     channels: int
     ring_gb_per_s: float
     switch_gb_per_s: float = 0
+    rails: int = 0
+    inside_gb_per_s: float = 0
 
 
 def time_us(group: Group, operation: str, algorithm: str, protocol: str, size_bytes: int) -> float:
@@ -104,14 +117,50 @@ def _gb_per_s(group: Group, operation: str, algorithm: str, p: int) -> float:
         limit = (min(ll, bus * 0.5), min(bus * 0.92, group.channels * RING_LL128_GB_PER_S[generation]), bus)
         return limit[p] * ratio
     if algorithm == "tree":
-        bus = min(bus * 0.92, group.channels * TREE_GB_PER_S[generation][span])
+        channels = tree_channels(group)
+        bus = group.rails * _tree_speed(group) or bus
+        bus = min(bus * 0.92, channels * TREE_GB_PER_S[generation][span])
         part = 7 / 9 if group.boxes == 1 else 120 / 128
         return min(bus / 3.8, ll) / 2 if p == 0 else (
-            min(bus * part, group.channels * TREE_LL128_GB_PER_S[generation][span]) / 2 if p == 1 else bus / 2
+            min(bus * part, channels * TREE_LL128_GB_PER_S[generation][span]) / 2 if p == 1 else bus / 2
         )  # fmt: skip
     if algorithm in ("nvls", "nvls_tree") and p == 2:
         return _nvls_gb_per_s(group, operation, algorithm, span) * (ratio if operation == "all_reduce" else 1)
     return 0
+
+
+def _tree_speed(group: Group) -> float:
+    """Return GB/s of a NIC's trees; over two boxes the search raises it up to twice what the NIC has."""
+    if not group.rails:
+        return 0
+    between = group.ring_gb_per_s / group.rails
+    if group.boxes > 2:
+        return between
+    most = max(between, min(2 * between, group.inside_gb_per_s / group.rails))
+    return _searched(_known(group.generation), most)
+
+
+def tree_channels(group: Group) -> int:
+    """Return the channels of trees: one a NIC, two where they are fast (ncclTopoDupChannels in search.cc)."""
+    speed = _tree_speed(group)
+    newer = _known(group.generation) in INTER_SPEEDS and group.rails > 4
+    return group.rails * (2 if speed >= (50 if newer else 25) else 1) or group.channels
+
+
+def tree_limit_gb_per_s(group: Group, protocol: str) -> float:
+    """Return bytes of the buffer a nanosecond that the channels of a tree between boxes move; 0: not known."""
+    limits = {"simple": TREE_GB_PER_S, "ll128": TREE_LL128_GB_PER_S}.get(protocol, {}).get(group.generation)
+    return tree_channels(group) * limits[min(group.boxes, 3) - 1] / 2 if limits and group.boxes > 1 else 0
+
+
+def searched_gb_per_s(generation: str, usable_gb_per_s: float) -> float:
+    """Return the speed of a channel that NCCL's search finds for a NIC that carries `usable_gb_per_s`."""
+    return _searched(_known(generation), usable_gb_per_s * SEARCH_SLACK)
+
+
+def _searched(generation: str, gb_per_s: float) -> float:
+    speeds = INTER_SPEEDS.get(generation, OLDER_INTER_SPEEDS)
+    return next((float(speed) for speed in speeds if speed <= gb_per_s), gb_per_s)
 
 
 def _nvls_gb_per_s(group: Group, operation: str, algorithm: str, span: int) -> float:

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from ...schemas import UsageError
 from ..program import compute, wait, write
-from .work import Call, Work
+from .operation import Call
+from .work import Work
 
 Ops = list[dict[str, int]]
 Rounds = list[tuple[int, int, list[int]]]

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from ...schemas import UsageError
 from ..program import wait, write
 from .multicast import CHILDREN, PARENT, RESULT, WINDOW, Plane, Rounds, planes, rounds_of, rounds_of_each
+from .operation import Call, Track
 from .tree import double_tree
-from .work import Call, Track, Work
+from .work import Work
 
 ON_THE_WAY = 3 * WINDOW
 """Chunks of an owner between its switch and the root's answer: every connection on the way, up and down, has

@@ -12,7 +12,8 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from ...schemas import EidolaError, UsageError
-from .work import Track, Work
+from .operation import Track
+from .work import Work
 
 GROUP = "eidola.algorithms"
 Algorithm = Callable[[Work], list[Track]]

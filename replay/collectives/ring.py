@@ -1,8 +1,13 @@
 """Rings: everyone sends to the next and receives from the previous one, a slice or a chunk at a time."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from .work import Ring, Track, Work, first_alone, runs
+from .operation import Ring, Track
+from .work import Work, first_alone, runs
+
+Stretch = tuple[int, int, bool]
+"""Equal steps of a member: the first, how many, whether of large slices."""
 
 
 def all_reduce(work: Work) -> list[Track]:
@@ -22,20 +27,27 @@ def all_gather(work: Work) -> list[Track]:
 
 
 def _steps(work: Work, ring: Ring, steps: int) -> Track:
-    """Every member forwards `steps` slices of the ring's buffer, waiting after each for the next to come."""
+    """Every member forwards `steps` slices of the ring's buffer, waiting after each for the next to come.
+
+    Who sends out of its box pays the network's latency once a turn around the box: slices that have been over the
+    network as often as one another are under way together.
+    """
     n, order, group = work.size, ring.order, work.group(ring.order)
     flag = work.flags(1, "ring")
     big, small, large = work.slices(ring.size_bytes, n)
     track: Track = [[] for _ in order]
-    shared: dict[tuple[int, bool, bool], int] = {}
+    box = max(1, n // len(work.ranks_by_box()))
+    shared: dict[tuple[int, bool, bool, bool], int] = {}
     for p, rank in enumerate(order):
         network = work.leaves_box(rank, order[(p + 1) % n])
-        for turn, length, is_big in runs(p, steps, n, large, -1):
-            key = turn, is_big, network
+        stretches = runs(p, steps, n, large, -1)
+        for turn, length, is_big in _turns(stretches, box) if network else stretches:
+            again = network and turn % box > 0
+            key = turn, is_big, network, again
             if key not in shared:
                 size = big if is_big else small
                 ops = [
-                    *work.step(size, ring, network=network),
+                    *work.step(size, ring, network=network, again=again),
                     work.write(1, size),
                     work.wait(0, 1 + turn, expected_step=1),
                 ]
@@ -44,6 +56,16 @@ def _steps(work: Work, ring: Ring, steps: int) -> Track:
                 {"block": shared[key], "repeat": length, "group": group, "position": p, "flag_offset": flag}
             )
     return track
+
+
+def _turns(stretches: Iterable[Stretch], box: int) -> Iterator[Stretch]:
+    """Cut every `box`-th step, the first included, out of its stretch."""
+    for turn, length, is_big in stretches:
+        at, end = turn, turn + length
+        while at < end:
+            count = 1 if at % box == 0 else min(end, at - at % box + box) - at
+            yield at, count, is_big
+            at += count
 
 
 def broadcast(work: Work) -> list[Track]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from ...schemas import UsageError
 from ..program import compute, wait, write
 from .multicast import Ops, Rounds, first_alone, rounds_of
-from .work import Call, Track, Work
+from .operation import Call, Track
+from .work import Work
 
 SUM, SHARED, FROM_BOX = range(3)
 """Slots of a member: its chunk's sum from the leaf; others' sums from their owners; chunks, by member."""

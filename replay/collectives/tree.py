@@ -4,7 +4,8 @@ A tree joins boxes; inside a box its data runs along a chain from the box's head
 chains as well). Where every member stands alone, both trees are over members.
 """
 
-from .work import Call, Ring, Track, Work, first_alone
+from .operation import Call, Ring, Track
+from .work import Work, first_alone
 
 Parents = list[int]
 """Parent of each group rank; -1: the root."""
@@ -20,9 +21,7 @@ def all_reduce(work: Work) -> list[Track]:
         both = _trees(work, ring.order)
         shares = work.split(ring.size_bytes, [1] * len(both))
         for parents, share in zip(both, shares, strict=True):
-            tracks += _up_and_down(
-                work, parents, Ring(ring.order, share, ring.mb_per_s, max(1, ring.lanes // len(both)))
-            )
+            tracks += _up_and_down(work, parents, ring.part(share, len(both)))
     return tracks
 
 

@@ -4,18 +4,18 @@ LL's flags double the bytes on the wire, and LL128's are a 15th of them: the lin
 beyond that is time in the kernel. Custom kernels that load from their peers cost no more than a flag's way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from ..fabric import Fabric
-from . import rccl
 from .algorithms import names
+from .choice import choose, group_of, switch_gb_per_s
 from .costs import US, Costs, costs
-from .model import PROTOCOLS, Group, time_us
-from .orders import ring_order, ring_speeds, usable_mb_per_s
+from .model import Group, tree_channels, tree_limit_gb_per_s
+from .operation import WIRE_BYTES, Operation, Tuning
+from .orders import ring_order
 from .p2p import BATCH_PEERS, Exchange, busy_ps, protocol_of
-from .work import WIRE_BYTES, Operation, Tuning
 
 CUSTOM_STEP_US = 0.6
 CUSTOM_PEER_US = 1.0
@@ -29,14 +29,12 @@ TREE_SHARE = 0.7
 """Of a channel's threads that reduce up a tree with LL and LL128; the rest broadcasts down meanwhile (runTreeSplit,
 src/device/all_reduce.h). The way down, which only copies, is taken to keep up. Simple: see `_tree_share`."""
 CUSTOM = ("one_shot_get", "two_shot_get")
-MODELLED = ("ring", "tree", "nvls", "nvls_tree")
 ALIASES = {"nvlstree": "nvls_tree", "collnetdirect": "sharp", "collnet_direct": "sharp", "two_shot": "direct"}
 """Names that libraries and captures use."""
 CHUNK_BYTES = 32 * 1024, 512 * 1024
 """Smallest and largest chunk of a channel: NCCL's Simple buffer of 4 MiB holds 8 of the largest."""
 NVLS_CHANNELS = 16
 """Of NVLS, where no capture says."""
-RCCL_CHOOSES = ("all_reduce", "all_gather", "reduce_scatter")
 EXCHANGES = ("all_to_all", "all_to_allv")
 LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
 """With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for rings of LL also
@@ -52,8 +50,11 @@ def tuning(
     algorithm: str | None = None,
     protocol: str | None = None,
     channels: int | None = None,
+    without: Collection[str] = (),
 ) -> Tuning:
     """Return how an operation runs: as captured where that is given, otherwise as NCCL's model would choose.
+
+    `without`: algorithms and protocols that are switched off, and never chosen.
 
     A step costs what NCCL says less the latency of the path that the fabric already takes. Nothing but the network
     costs anything on an ideal fabric. A captured NVLS becomes NCCL's choice where no switch of the fabric reduces.
@@ -68,24 +69,33 @@ def tuning(
             algorithm if algorithm in known else known[0], protocol or "simple", channels=channels or 0
         )
     orders = ring_order(fabric, members)
-    if algorithm in ("nvls", "nvls_tree") and not _switch_gb_per_s(fabric, members):
+    if algorithm in ("nvls", "nvls_tree") and not switch_gb_per_s(fabric, members):
         algorithm = None  # as captured, on a fabric that cannot
     cost = costs(fabric.gpu)
     if operation.operation in EXCHANGES and algorithm in (None, "direct"):
+        protocol = protocol or ("simple" if "ll" in without else None)
         return _exchange(fabric, operation, members, protocol, channels, cost)
+    group = group_of(fabric, members, orders, channels or cost.channels)
     if algorithm is None or protocol is None:
-        algorithm, protocol = _fastest(fabric, operation, members, orders, algorithm, protocol, channels)
+        whole = _whole(operation, len(members))
+        algorithm, protocol = choose(group, operation.operation, whole, algorithm, protocol, without)
     if algorithm in ("nvls", "nvls_tree"):
         return _nvls(fabric, operation, members, algorithm, channels or NVLS_CHANNELS, cost)
     path, width, of = _path_ps(fabric, members), channels or cost.channels, cost.protocols[protocol]
     custom = algorithm in CUSTOM
-    fit = _channels(operation, len(members), algorithm, protocol, channels)
-    alone = len(set(fabric.box[list(members)].tolist())) == len(members)  # every step is over the network
+    rate = of.channel_gb_per_s
+    limit = tree_limit_gb_per_s(group, protocol) if algorithm == "tree" else 0
+    if limit:
+        width = channels or min(width, 2 * tree_channels(group))
+    fit = _channels(operation, len(members), algorithm, protocol, width)
+    if algorithm == "tree" and not limit:
+        rate *= _tree_share(protocol, cost)
+    alone = group.boxes == group.ranks > 1  # every step is over the network
     return Tuning(
         algorithm,
         protocol,
-        channels=fit,
-        chunk_bytes=_chunk_bytes(operation.size_bytes, len(members), width, len(orders)),
+        channels=_channels(operation, len(members), algorithm, protocol, channels),
+        chunk_bytes=_chunk_bytes(operation.size_bytes, group, algorithm, width, len(orders)),
         base_ps=round((CUSTOM_PEER_US * (len(members) - 1) if custom else cost.kernel_us) * US),
         step_ps=(
             round(of.network_us * US)
@@ -93,10 +103,9 @@ def tuning(
             else max(0, round((CUSTOM_STEP_US if custom else of.step_us) * US) - path)
         ),
         network_step_ps=round(of.network_us * US),
-        lanes=min(width, fit),
-        lane_mb_per_s=round(
-            of.channel_gb_per_s * (_tree_share(protocol, cost) if algorithm == "tree" else 1) * 1000
-        ),
+        lanes=fit,
+        lane_mb_per_s=round(rate * 1000),
+        network_lane_mb_per_s=round(limit / fit * 1000),
         pass_bytes=of.pass_bytes,
     )
 
@@ -152,13 +161,6 @@ def _exchanged(fabric: Fabric, operation: Operation, members: Sequence[int]) -> 
     )
 
 
-def _switch_gb_per_s(fabric: Fabric, members: Sequence[int]) -> float:
-    """Return GB/s from a member to the switches of its box that reduce; 0 where none joins them all."""
-    mates = [m for m in members if fabric.box[m] == fabric.box[members[0]]]
-    common = set.intersection(*(set(fabric.switches(m, direct=True)) for m in mates))
-    return sum(usable_mb_per_s(fabric, fabric.route(members[0], s)[0]) for s in common) / 1000
-
-
 def _nvls(
     fabric: Fabric,
     operation: Operation,
@@ -182,7 +184,7 @@ def _nvls(
         if operation.size_bytes < times * together * chunk:
             chunk = min(chunk, smaller)
     copied = min(operation.size_bytes, together * chunk)
-    copy_ps = round(copied * 1000 / _switch_gb_per_s(fabric, members))
+    copy_ps = round(copied * 1000 / switch_gb_per_s(fabric, members))
     return Tuning(
         algorithm,
         "simple",
@@ -221,45 +223,17 @@ def _tree_share(protocol: str, cost: Costs) -> float:
     return simple if protocol == "simple" else TREE_SHARE
 
 
-def _chunk_bytes(size_bytes: int, members: int, channels: int, rings: int) -> int:
-    """Return the chunk of a merged channel: those of the channels that it stands for, side by side."""
-    smallest, largest = CHUNK_BYTES
-    each = size_bytes // (channels * DEPTH * members.bit_length())
-    return max(smallest, min(largest, each)) * max(1, channels // rings)
+def _chunk_bytes(size_bytes: int, group: Group, algorithm: str, channels: int, rings: int) -> int:
+    """Return the chunk of a merged channel: those of the channels that it stands for, side by side.
 
-
-def _fastest(
-    fabric: Fabric,
-    operation: Operation,
-    members: Sequence[int],
-    orders: Sequence[Sequence[int]],
-    algorithm: str | None,
-    protocol: str | None,
-    channels: int | None,
-) -> tuple[str, str]:
-    """Return algorithm and protocol that take least by NCCL's model, of those that are left open.
-
-    The model knows rings, trees and NVLS; anything else takes the operation's first algorithm, and Simple.
+    A tree's are halved until there are enough for the steps of its path (calcCollChunking, src/enqueue.cc).
     """
-    known = names(operation.operation) or [""]
-    modelled = [a for a in known if a in MODELLED] if algorithm is None else [algorithm]
-    if not modelled or modelled[0] not in MODELLED:
-        return algorithm or known[0], protocol or "simple"
-    boxes = len(set(fabric.box[list(members)].tolist()))
-    if fabric.gpu in rccl.GENERATIONS and operation.operation in RCCL_CHOOSES:
-        whole = _whole(operation, len(members))
-        chosen, by = rccl.choose(fabric.gpu, operation.operation, len(members), boxes, whole)
-        return algorithm or chosen, protocol or by
-    if boxes == 1 and algorithm is None:
-        modelled = [a for a in modelled if a != "tree"]
-    speed = sum(ring_speeds(fabric, orders)) / 1000
-    switch = _switch_gb_per_s(fabric, members) if {"nvls", "nvls_tree"} & set(modelled) else 0
-    group = Group(len(members), boxes, fabric.gpu, channels or costs(fabric.gpu).channels, speed, switch)
-    name = "all_reduce" if operation.operation == "barrier" else operation.operation
-    whole = _whole(operation, len(members))
-    pairs = [(a, p) for a in modelled for p in ([protocol] if protocol else PROTOCOLS)]
-    takes = {pair: time_us(group, name, *pair, whole) for pair in pairs}
-    if name == "all_reduce" and takes.get(("nvls", "simple"), float("inf")) < float("inf"):
-        takes.pop(("ring", "simple"), None)  # as seen, see NVLS_FROM
-    best = min(takes, key=takes.__getitem__)
-    return best if takes[best] < float("inf") else (best[0], protocol or "simple")
+    smallest, largest = CHUNK_BYTES
+    if algorithm == "tree" and group.boxes > 1:
+        depth, chunk = group.ranks // group.boxes - 1 + group.boxes.bit_length() - 1, largest
+        for times, least in ((8, 128 * 1024), (4, 64 * 1024), (1, smallest)):
+            while chunk > least and size_bytes // (channels * chunk) < times * depth:
+                chunk //= 2
+        return max(1, chunk * channels // (2 * rings))
+    each = size_bytes // (channels * DEPTH * group.ranks.bit_length())
+    return max(smallest, min(largest, each)) * max(1, channels // rings)

@@ -10,78 +10,13 @@ from dataclasses import dataclass
 
 from ...schemas import UsageError
 from ..builder import Builder
-from ..fabric import Fabric, Ints
+from ..fabric import Fabric
 from ..program import Mode, compute, wait, write
+from .operation import WIRE_BYTES, Call, Operation, Ring, Tuning
 from .orders import ring_order, ring_speeds
-
-Call = dict[str, int]
-"""What Builder.call takes after the agent: block, repeat, group, position, flag_offset."""
-
-Track = list[list[Call]]
-"""Calls of each member, by its index in the group."""
 
 Stretch = tuple[int, int, int]
 """Equal chunks of a pipeline: number of the first, how many, bytes of each."""
-
-WIRE_BYTES = {"simple": (1, 1), "ll": (2, 1), "ll128": (16, 15)}
-"""Bytes on the wire a byte of data: LL writes a 4-byte flag after every 4 bytes, LL128 8 after 120 (NCCL)."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a group.
-
-    `size_bytes` as in the schema's collectives table: a rank's input buffer (all_gather, gather: its contribution;
-    scatter: the root's buffer; send, recv: the message). `split_bytes` (N, N) bytes from row to column, for
-    all_to_allv, dispatch and combine. `box_bytes` (N, boxes): bytes of a dispatch from rank to box, where each
-    token counts once (see `routed`). `root` as a group rank. Data is split in whole elements of `element_bytes`.
-    `name` names its flags.
-    """
-
-    operation: str
-    size_bytes: int
-    split_bytes: Ints | None = None
-    root: int = 0
-    element_bytes: int = 1
-    name: str = ""
-    box_bytes: Ints | None = None
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How an operation runs, and what its library's kernel costs. All zero: nothing but the network.
-
-    `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
-    where that leaves the box. `lanes` channels share the bytes of a step: each takes `pass_bytes` of them within
-    the step, and moves `lane_mb_per_s` of the rest (0: no limit but the links). `kernel_ps` is the least time that
-    sends and receives take once posted. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is
-    pipelined (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll`
-    makes waits subject to the run's wait policy.
-    """
-
-    algorithm: str
-    protocol: str = "simple"
-    channels: int = 0
-    chunk_bytes: int = 0
-    base_ps: int = 0
-    step_ps: int = 0
-    network_step_ps: int = 0
-    lanes: int = 1
-    lane_mb_per_s: int = 0
-    pass_bytes: int = 0
-    kernel_ps: int = 0
-    poll: bool = False
-    reduce_mb_per_s: int = 0
-
-
-@dataclass(frozen=True)
-class Ring:
-    """A ring: group ranks in order, its share of the buffer, the payload rate of its slowest link, its channels."""
-
-    order: list[int]
-    size_bytes: int
-    mb_per_s: int
-    lanes: int = 1
 
 
 @dataclass
@@ -116,11 +51,20 @@ class Work:
         speeds = ring_speeds(self.fabric, orders)
         rank = {member: i for i, member in enumerate(self.members)}
         shares = self.split(self.operation.size_bytes, speeds)
+        inside = ring_speeds(self.fabric, [self._first_box(order) for order in orders])
+        how, total = self.tuning, sum(speeds)
         rings = [
-            Ring([rank[m] for m in order], share, speed, max(1, self.tuning.lanes * speed // sum(speeds)))
-            for order, share, speed in zip(orders, shares, speeds, strict=True)
-        ]
+            Ring([rank[m] for m in order], share, speed, near, max(1, how.lanes * speed // total),
+                 how.lane_mb_per_s * max(total, how.lanes * speed) // total,
+                 how.network_lane_mb_per_s * how.lanes * speed // total)
+            for order, share, speed, near in zip(orders, shares, speeds, inside, strict=True)
+        ]  # fmt: skip
         return [ring for ring in rings if ring.size_bytes] or rings[:1]
+
+    def _first_box(self, order: list[int]) -> list[int]:
+        """Return the members of a ring that stand in its first one's box; all where that one stands alone."""
+        near = [m for m in order if self.fabric.box[m] == self.fabric.box[order[0]]]
+        return near if len(near) > 1 else order
 
     def split(self, size_bytes: int, weights: Sequence[int]) -> list[int]:
         """Split bytes in whole elements by weight; parts of equal weight differ by at most one element."""
@@ -237,19 +181,29 @@ class Work:
         return wait(slot, expected, expected_step=expected_step, flag_step=flag_step, mode=mode)
 
     def step(
-        self, size_bytes: int, ring: Ring | None = None, *, network: bool = False, first: bool = True
+        self,
+        size_bytes: int,
+        ring: Ring | None = None,
+        *,
+        network: bool = False,
+        first: bool = True,
+        again: bool = False,
     ) -> list[dict[str, int]]:
         """Return what the kernel does before it forwards: nothing, or a compute.
 
         Channels move bytes while the link does: of the slower one's time only what exceeds the link's is left. Of
-        chunks in a pipeline only the `first` pays a step's latency: the others follow at the pace of their bytes.
+        chunks in a pipeline only the `first` pays a step's latency; the others follow at the pace of the channels,
+        or of the links where those are slower. What goes `again` over a network hop that is under way costs a step
+        in the box.
         """
         how = self.tuning
-        cost = (how.network_step_ps if network else how.step_ps) if first else 0
-        if ring and how.lane_mb_per_s:
+        cost = (how.network_step_ps if network and not again else how.step_ps) if first else 0
+        if ring and ring.lanes_mb_per_s:
             beyond = max(0, size_bytes - how.pass_bytes * ring.lanes)
-            busy = -(-beyond * 10**6 // (how.lane_mb_per_s * ring.lanes))
-            cost += max(0, busy - self.wire(size_bytes) * 10**6 // ring.mb_per_s)
+            rate = ring.network_mb_per_s if network and ring.network_mb_per_s else ring.lanes_mb_per_s
+            busy = -(-beyond * 10**6 // rate)
+            link_mb_per_s = ring.mb_per_s if network else ring.inside_mb_per_s
+            cost += max(0, busy - (self.wire(size_bytes) * 10**6 // link_mb_per_s if first else 0))
         return [compute(cost)] if cost else []
 
     def call(

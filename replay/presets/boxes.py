@@ -169,11 +169,14 @@ _PAIRS = dict.fromkeys(((0, 1), (2, 3), (4, 5), (6, 7)), 4) | dict.fromkeys(((0,
 _PAIRS |= dict.fromkeys(((0, 2), (1, 3), (1, 5), (3, 7), (4, 6), (5, 7)), 1)
 
 _FULL8 = dict.fromkeys(combinations(range(8), 2), 1)
+_FULL4 = dict.fromkeys(combinations(range(4), 2), 1)
 
 BOXES: dict[str, Box] = {
     "dgx1-v100": Box(
         8, meshed(NVLINK2, _CUBE, lands=True), 4, PCIE3, NET100, "volta"
     ),  # four 100 Gb/s NICs, two GPUs each
+    # 16 V100 behind NVSwitch, six links a GPU; eight 100 Gb/s NICs (NVIDIA's DGX-2 data sheet).
+    "dgx2-v100": Box(16, switched(NVLINK2.times(6)), 8, PCIE3, NET100, "volta"),
     "hgx-a100": Box(8, switched(NVLINK3.times(12)), 8, PCIE4, NET200, "ampere"),
     "hgx-h100": Box(8, switched(NVLINK4.times(18), computes=True), 8, PCIE5, NET400, "hopper"),
     "hgx-h200": Box(
@@ -187,6 +190,12 @@ BOXES: dict[str, Box] = {
     # 18 trays of 4 GPUs in one NVLink domain; a 400 Gb/s NIC a GPU, as in DGX GB200 (800 Gb/s in GB300).
     "gb200-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE5, NET400, "blackwell"),
     "gb300-nvl72": Box(72, switched(NVLINK5.times(18), computes=True), 72, PCIE6, NET800, "blackwell"),
+    # Boards of four without switches: four NVLink3 links a pair (NERSC's page on Perlmutter's nodes),
+    # six NVLink4 links a pair (four GH200 or H100 of JUPITER and Alps: 150 GB/s a direction). 200 Gb/s NICs.
+    "a100-quad": Box(4, meshed(NVLINK3.times(4), _FULL4), 4, PCIE4, NET200, "ampere"),
+    "hopper-quad": Box(4, meshed(NVLINK4.times(6), _FULL4), 4, PCIE5, NET200, "hopper"),
+    # Four APUs, two xGMI links of 64 GB/s a pair (AMD's MI300A data sheet: 128 GB/s a direction).
+    "mi300a": Box(4, meshed(XGMI_MI300X.times(2), _FULL4), 4, PCIE5, NET200, "cdna3"),
     "mi250x": Box(8, meshed(XGMI_MI250X, _PAIRS), 4, PCIE4, NET200, "cdna2"),
     "mi300x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400, "cdna3"),
     "mi325x": Box(8, meshed(XGMI_MI300X, _FULL8), 8, PCIE5, NET400, "cdna3"),  # more memory, the same links
@@ -194,5 +203,6 @@ BOXES: dict[str, Box] = {
     "mi355x": Box(8, meshed(XGMI_MI355X, _FULL8), 8, PCIE5, NET400, "cdna4"),
     "pcie": Box(8, pcie(PCIE4_HOP, staged=False), 4, PCIE4_HOP, NET200),
     "pcie-staged": Box(8, pcie(PCIE4_HOP, staged=True), 4, PCIE4_HOP, NET200),
+    "pcie5": Box(8, pcie(PCIE4_HOP.times(2), staged=False), 4, PCIE4_HOP.times(2), NET400),
     "gpu": Box(1, alone, 0, PCIE5, NET400),
 }

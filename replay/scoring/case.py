@@ -27,8 +27,6 @@ class Case:
     def algorithm(self) -> str:
         """The algorithm that ran, where the row says so; empty: the library's choice."""
         found = self.method.forced or (self.method.seen if self.size_bytes >= LARGE_BYTES else "")
-        if not found and "nvls" in self.method.without and self.method.operation == "all_reduce":
-            return self._without_nvls
         if found == "nvls" and self.machine.boxes > 1:
             return (
                 ""  # between boxes NVLS needs SHARP in the network; without, libraries choose something else
@@ -41,11 +39,10 @@ class Case:
         return found
 
     @property
-    def _without_nvls(self) -> str:
-        """What libraries take where they would have taken NVLS; empty where they would not have."""
-        if self.machine.boxes == 1:
-            return "ring"
-        return "ring" if self.size_bytes >= LARGE_BYTES else ""
+    def without(self) -> tuple[str, ...]:
+        """Algorithms and protocols that never run: switched off by the row, or over the machine's network."""
+        off = self.machine.network.without if self.machine.boxes > 1 else ()
+        return tuple(dict.fromkeys((*self.method.without, *off)))
 
     @property
     def fabric(self) -> str:
@@ -58,14 +55,14 @@ class Case:
         """Settings of the preset."""
         m = self.machine
         found: dict[str, float] = {}
-        if m.boxes > 1 and m.gpus_a_box not in (8, 72):
+        if m.boxes > 1 and m.gpus_a_box != m.whole:
             found["box_gpus"] = m.gpus_a_box
         if m.boxes > 1 and m.nics:
             found["nics"] = m.nics
         if m.boxes > 1 and m.nic_gb_per_s:
             found["nic_gb_per_s"] = round(m.nic_gb_per_s * m.carries, 3)
-        if m.boxes > 1 and m.extra_latency_us:
-            found["nic_latency_us"] = round(NIC_LATENCY_US + m.extra_latency_us, 3)
+        if m.boxes > 1 and m.network.latency_us:
+            found["nic_latency_us"] = round(NIC_LATENCY_US + m.network.latency_us, 3)
         if self.algorithm == "sharp":
             found["sharp"] = True
         return found
@@ -83,7 +80,9 @@ def case_of(row: Measurement) -> Case | str:
         return "the number of ranks is not stated"
     if ranks < 2:
         return "one rank sends nothing"
-    machine = machine_of(row.text("system"), row.text("interconnect"), ranks * method.groups)
+    machine = machine_of(
+        row.text("system"), row.text("interconnect"), ranks * method.groups, row.text("algorithm_or_env")
+    )
     if isinstance(machine, str):
         return machine
     return Case(machine, method, ranks, method.groups, row.size_bytes)

@@ -53,7 +53,7 @@ def method_of(operation: str, library: str, env: str) -> Method | str:
     if custom:
         return custom
     groups = re.search(r"(\d+) ?group\(?s?\)? ?of ?(\d+)", text)
-    without = tuple(sorted({ALGORITHMS[a] for a in re.findall(_SWITCHED_OFF, text)}))
+    without = _without(text)
     stripped = re.sub(r"(nvls|collnet|sharp)(_enable)? ?= ?\d", " ", re.sub(_SWITCHED_OFF, " ", text))
     forced, seen = _algorithm(stripped) if OPERATIONS[name] in REDUCE_OR_GATHER else ("", "")
     return Method(
@@ -99,12 +99,29 @@ def _custom(library: str, env: str) -> "Method | str":
     return f"library {library!r} is not known"
 
 
+def _without(text: str) -> tuple[str, ...]:
+    """Return the algorithms and protocols that a row switches off.
+
+    NCCL_NVLS_ENABLE=0 switches both NVLS algorithms off; a CollNet that cannot start leaves rings and trees
+    (ncclTopoTuneModel in NCCL's src/graph/tuning.cc).
+    """
+    off = {ALGORITHMS[a] for a in re.findall(_SWITCHED_OFF, text)}
+    if "nvls" in off or re.search(r"collnet ?\(?sharp (is )?off", text):
+        off |= {"nvls", "nvls_tree"}
+    for variable, known in (("algo", set(ALGORITHMS.values())), ("proto", {"ll", "ll128", "simple"})):
+        found = re.search(rf"{variable}\w* ?[=:] ?(?:all\w+: ?)?(\^?)([a-z0-9]+(?:,[a-z0-9]+)*)", text)
+        if found and (found.group(1) or "," in found.group(2)):
+            named = {ALGORITHMS.get(name, name) for name in found.group(2).split(",")}
+            off |= named & known if found.group(1) else known - named
+    return tuple(sorted(off))
+
+
 def _algorithm(text: str) -> tuple[str, str]:
     """Return the algorithm that a row forces, and the one that it reports for large sizes."""
     words = "|".join(sorted(ALGORITHMS, key=len, reverse=True))
-    if found := re.search(rf"algo\w* ?[=:] ?(?:all\w+: ?)?({words})\b", text):
+    if found := re.search(rf"algo\w* ?[=:] ?(?:all\w+: ?)?({words})\b(?!,[a-z])", text):
         return ALGORITHMS[found.group(1)], ""
-    if re.search(r"algo\w* ?[=:] ?(?:all\w+: ?)?\^|sharp (is )?off|sharp .*failed", text):
+    if re.search(r"algo\w* ?[=:] ?(?:all\w+: ?)?(?:\^|[a-z]+,[a-z])|sharp (is )?off|sharp .*failed", text):
         return "", ""
     found = re.search(rf"(?:^|[^a-z])({words})(?![a-z_])", re.sub(r"nvls[ _]tree", "nvlstree", text))
     if not found or "mnnvl" in text:
@@ -116,7 +133,9 @@ def _algorithm(text: str) -> tuple[str, str]:
 
 def _protocol(text: str) -> str:
     """Return the protocol that a row forces."""
-    found = re.search(r"proto\w* ?[=:] ?(?:all\w+: ?)?(ll128|ll|simple)\b|[/:+, ](ll128|ll|simple)\b", text)
+    found = re.search(
+        r"proto\w* ?[=:] ?(?:all\w+: ?)?(ll128|ll|simple)\b(?!,[a-z])|[/:+, ](ll128|ll|simple)\b", text
+    )
     if re.search(r"default|debug|below|picked", text):
         return ""
     return (found.group(1) or found.group(2)) if found else ""

@@ -58,7 +58,8 @@ def _program(case: Case, fabric: Fabric) -> tuple[Builder, Tuning]:
         members = list(range(first, first + case.ranks))
         operation = _operation(case)
         how = tuning(fabric, operation, members, case.algorithm or None, case.method.protocol or None,
-                     case.method.channels or None)  # fmt: skip
+                     case.method.channels or None, case.without)  # fmt: skip
+        how = _over(case, how) if how.algorithm == "tree" and case.machine.boxes > 1 else how
         how = replace(how, chunk_bytes=max(how.chunk_bytes, -(-case.size_bytes // CHUNKS)))
         hows.append(how)
         calls = expand(builder, fabric, members, operation, how, f"group {first}").calls
@@ -67,6 +68,20 @@ def _program(case: Case, fabric: Fabric) -> tuple[Builder, Tuning]:
             for call in made:
                 builder.call(agent, **call)
     return builder, hows[0]
+
+
+def _over(case: Case, how: Tuning) -> Tuning:
+    """Return how a tree runs over the machine's network: its chunks, and what a NIC takes for each message.
+
+    Two trees a GPU of a box carry a chunk each at a time; together these are a message a channel.
+    """
+    net, nics = case.machine.network, case.machine.nics or case.machine.gpus_a_box
+    chunk_bytes = max(how.chunk_bytes, net.tree_chunk_bytes)
+    mb_per_s, moved = how.network_lane_mb_per_s * how.lanes, chunk_bytes * 2 * case.machine.gpus_a_box
+    if net.message_us and mb_per_s:
+        took_us = moved / mb_per_s + net.message_us * how.lanes / nics
+        mb_per_s = round(moved / took_us)
+    return replace(how, chunk_bytes=chunk_bytes, network_lane_mb_per_s=mb_per_s // how.lanes)
 
 
 def _operation(case: Case) -> Operation:

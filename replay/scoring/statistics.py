@@ -82,7 +82,8 @@ def errors_of(rows: Sequence[Scored], of_class: int | None = None) -> Errors | N
 def is_full_sweep(rows: Sequence[Scored]) -> bool:
     """Return whether a table's judged rows are an NCCL or RCCL collective's, over all size classes.
 
-    Frameworks' tables (XLA) are not: they hold 20 to 180 us of launch, which is no property of the machine.
+    Frameworks' tables (XLA) are not: they hold 20 to 180 us of launch, which is no property of the machine. Nor are
+    machines of PCIe cards, for which no bar is set.
     """
     cases = [s.case for s in rows if s.case]
     sizes = {case.size_bytes for case in cases}
@@ -90,6 +91,7 @@ def is_full_sweep(rows: Sequence[Scored]) -> bool:
         len(sizes) >= FULL_SWEEP
         and {size_class(size) for size in sizes} == set(range(len(CLASSES)))
         and all(case.method.library != "custom" and case.method.harness != "xla" for case in cases)
+        and not any(case.machine.preset.startswith("pcie") for case in cases)
     )
 
 

@@ -365,9 +365,55 @@ def test_peers_of_a_box_share_their_channels_over_the_network(boxes, channels):
 )
 def test_the_ways_up_and_down_a_tree_share_a_channel(name, protocol, share):
     """As runTreeSplit splits the threads: 70 %, or 320 of 512, or 128 of RCCL's 256."""
-    fabric, op = preset(name, 16), Operation("all_reduce", 64 * MIB)
-    tree, ring = (tuning(fabric, op, range(16), a, protocol).lane_mb_per_s for a in ("tree", "ring"))
+    fabric, op = preset(name, 8), Operation("all_reduce", 64 * MIB)
+    tree, ring = (tuning(fabric, op, range(8), a, protocol).lane_mb_per_s for a in ("tree", "ring"))
     assert tree == pytest.approx(share * ring, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "boxes", "channels", "gb_per_s"),
+    [
+        ("hgx-a100", {"nics": 4, "nic_gb_per_s": 11.6}, 2, 4, 23.6),  # 24 GB/s in the box: one a NIC
+        ("hgx-a100", {}, 2, 16, 23.6),  # 30 GB/s: two
+        ("hgx-h100", {}, 2, 8, 41.4),  # 48 GB/s, and eight NICs: one
+        ("hgx-h100", {"nics": 4}, 4, 8, 36.0),  # four NICs: two
+        ("hgx-b200", {}, 2, 8, 42.8),
+        ("hgx-b200", {}, 8, 8, 24.0),
+    ],
+)
+def test_a_tree_between_boxes_moves_what_nccl_says_its_channels_do(name, settings, boxes, channels, gb_per_s):
+    """perChMaxTreeBws of a bus, half of it of the buffer; channels as ncclTopoDupChannels doubles them."""
+    fabric, op = preset(name, 8 * boxes, **settings), Operation("all_reduce", 1 << 30)
+    how = tuning(fabric, op, range(8 * boxes), "tree", "simple")
+    assert how.lanes * how.network_lane_mb_per_s == pytest.approx(channels * gb_per_s * 1000 / 2, rel=1e-3)
+
+
+def test_over_two_boxes_a_tree_has_what_the_nics_carry_both_ways():
+    """NCCL's search raises a tree's speed inside of boxes to twice what their NICs have, if those are the limit."""
+    op, nics = Operation("all_reduce", 1 << 30), {"nics": 4, "nic_gb_per_s": 11.6}
+    chosen = [tuning(preset("hgx-a100", n, **nics), op, range(n)).algorithm for n in (16, 32)]
+    assert chosen == ["tree", "ring"]
+    assert tuning(preset("hgx-h100", 16), op, range(16), without=("nvls_tree",)).algorithm == "ring"
+
+
+@pytest.mark.parametrize("size", [8, MIB, 1 << 30])
+@pytest.mark.parametrize("name", ["hgx-a100", "hgx-h100", "mi300x"])
+@pytest.mark.parametrize("operation", ["all_reduce", "all_gather", "all_to_all"])
+def test_what_is_switched_off_is_never_chosen(name, operation, size):
+    off = ("ll", "ll128", "tree", "nvls", "nvls_tree")
+    how = tuning(preset(name, 16), Operation(operation, size), range(16), without=off)
+    assert how.protocol == "simple"
+    assert how.algorithm in ("ring", "direct")
+
+
+def test_the_networks_latency_of_a_ring_is_paid_by_each_crossing_and_not_by_each_step():
+    """As NCCL's model has it: of 2 (n - 1) steps those between boxes, 2 a box, are over the network."""
+    fabric, op, n = preset("hgx-h100", 32), Operation("all_reduce", 8), 32
+    how, cost = tuning(fabric, op, range(n), "ring", "simple"), costs(fabric.gpu)
+    simple, took = cost.protocols["simple"], run(program(fabric, range(n), (op, how)), fabric).makespan_ps
+    across = 2 * 4 * (simple.network_us - simple.step_us)
+    least = cost.kernel_us + 62 * simple.step_us + across
+    assert least * US < took < (least + 2 * 4 * 3) * US  # and the paths between boxes, 2 us and less each
 
 
 @pytest.mark.parametrize("protocol", ["ll", "ll128", "simple"])

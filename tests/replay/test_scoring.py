@@ -49,6 +49,24 @@ def row(**cells):
         ("H100 80GB HBM3, 8 per node, 1 or 2 nodes", "NVLink4 + IB NDR", 16, ("hgx-h100", 0, 50), 2),
         ("DGX-1 V100, 8 GPUs", "NVLink2 hybrid cube mesh", 8, ("dgx1-v100", 0, 0), 1),
         ("GCP A3 Mega", "8x200G GPUDirect-TCPXO", 16, ("hgx-h100", 8, 25), 2),
+        ("AWS p4d.24xlarge", "400 Gbps EFA", 32, ("hgx-a100", 4, 12.5), 4),
+        ("AWS p3dn.24xlarge, 2 nodes", "", 16, ("dgx1-v100", 1, 12.5), 2),
+        ("Azure ND96isr_H100_v5 x 4", "", 32, ("hgx-h100", 8, 50), 4),
+        ("OCI BM.GPU4.8, 2 nodes", "", 16, ("hgx-a100", 8, 25), 2),
+        ("DGX-2, 16 V100", "NVSwitch", 16, ("dgx2-v100", 0, 0), 1),
+        ("DGX-2 V100, 16 per node, 2 nodes", "NVSwitch + 8x100G IB EDR", 32, ("dgx2-v100", 8, 12.5), 2),
+        ("Perlmutter, A100, 4 per node, 2 nodes", "NVLink3 + 4x200G Slingshot", 8, ("a100-quad", 4, 25), 2),
+        ("JUPITER GH200, 4 per node, 16 nodes", "4x NDR200", 64, ("hopper-quad", 4, 25), 16),
+        ("GH200, 1 per node, 8 nodes", "400G NDR", 8, ("hopper-quad", 0, 50), 8),
+        ("El Capitan MI300A, 4 per node, 2 nodes", "xGMI + 4x200G Slingshot", 8, ("mi300a", 4, 25), 2),
+        ("MI308X, 8 GPUs of one node", "xGMI mesh", 8, ("mi300x", 0, 0), 1),
+        ("GB200 NVL72, 4 per tray, 32 trays", "NVLink5 MNNVL + 4x400G IB", 128, ("gb200-nvl72", 0, 50), 2),
+        ("GB200, 4 per tray, 2 trays", "4x400G RoCE, MNNVL disabled", 8, ("gb200-nvl72", 0, 50), 2),
+        ("8x L40S, 1 node", "PCIe Gen4", 8, ("pcie", 0, 0), 1),
+        ("L40S, 4 per node, 2 nodes", "PCIe4 + 2x200G RoCE", 8, ("pcie", 2, 25), 2),
+        ("RTX PRO 6000 Blackwell, 8 per node", "PCIe Gen5 switches", 8, ("pcie5", 0, 0), 1),
+        ("H100 PCIe, 8 per node", "PCIe Gen5", 8, ("pcie5", 0, 0), 1),
+        ("H100, 8 per node, 128 nodes", "8x400G IB NDR", 1024, ("hgx-h100", 8, 50), 128),
     ],
 )  # fmt: skip
 def test_machines_are_read_from_what_their_authors_wrote(system, interconnect, ranks, machine, boxes):
@@ -64,9 +82,13 @@ def test_machines_are_read_from_what_their_authors_wrote(system, interconnect, r
     ("cells", "reason"),
     [
         ({"system": "8 GPUs of some cloud"}, "no preset"),
-        ({"system": "RTX 4090, 8 per node", "interconnect": "PCIe 4.0"}, "no preset"),
+        ({"system": "TPU v5e", "interconnect": "ICI"}, "no preset"),
+        ({"system": "Gaudi3, 8 per node", "library_version": "HCCL"}, "not known"),
         ({"system": "A100 PCIe, 2 GPUs", "interconnect": "NVLink bridge"}, "bridges"),
         ({"interconnect": "host memory, no P2P"}, "host memory"),
+        ({"system": "RTX 4090, 8 GPUs", "interconnect": "PCIe Gen4, no P2P"}, "host memory"),
+        ({"algorithm_or_env": "NCCL_P2P_DISABLE=1"}, "host memory"),
+        ({"system": "H100 NVL, 4 GPUs", "interconnect": "NVLink bridges", "ranks": "4"}, "bridges"),
         ({"ranks": ""}, "ranks is not stated"),
         ({"size_bytes": ""}, "no size"),
         ({"operation": "ep_dispatch"}, "ep_dispatch"),
@@ -91,8 +113,10 @@ def test_a_row_that_cannot_be_mapped_says_why(cells, reason):
         ("NCCL_ALGO=NVLSTree", "nvls_tree", "", 8),
         ("algo=Tree proto=LL128", "tree", "ll128", 8),
         ("NCCL_ALGO=RING NVLS=0 COLLNET=0", "ring", "", 8),
-        ("NCCL_NVLS_ENABLE=0", "ring", "", 2**30),
-        ("NVLS disabled", "ring", "", 2**30),
+        ("NCCL_ALGO=Tree, QPS_PER_CONNECTION=2", "tree", "", 8),
+        ("NCCL_NVLS_ENABLE=0", "", "", 2**30),
+        ("NCCL_ALGO=Ring,Tree", "", "", 2**30),
+        ("CollNet(SHARP off)", "", "", 2**30),
         ("NCCL_ALGO=^Tree", "", "", 2**30),
         ("TREE/LL128/64ch (before tuning)", "tree", "ll128", 8),
         ("NCCL_PROTO=Simple", "", "simple", 8),
@@ -109,6 +133,57 @@ def test_forced_algorithms_hold_at_every_size_and_reported_ones_for_large_sizes(
 ):
     case = case_of(row(algorithm_or_env=env, size_bytes=str(size)))
     assert (case.algorithm, case.method.protocol) == (algorithm, protocol)
+
+
+@pytest.mark.parametrize(
+    ("system", "wires", "env", "off"),
+    [
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "default", ()),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NCCL_NVLS_ENABLE=0", ("nvls", "nvls_tree")),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NVLS disabled", ("nvls", "nvls_tree")),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NCCL_ALGO=Ring,Tree", ("nvls", "nvls_tree", "sharp")),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NCCL_ALGO=^NVLSTree,Tree", ("nvls_tree", "tree")),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NCCL_PROTO=^LL128", ("ll128",)),
+        ("H100, 8 per node, 2 nodes", "8x400G IB", "NCCL_PROTO=Simple,LL", ("ll128",)),
+        ("B200, 8 per node, 2 nodes", "8x400G IB", "CollNet(SHARP off)", ("nvls", "nvls_tree")),
+        ("A100, 8 per node, 2 nodes", "4x100G EFA", "default", ("ll", "ll128")),
+        ("H100, 8 per node, 2 nodes", "32x100G EFA", "default", ()),
+        ("GCP a3-megagpu-8g, 2 nodes", "", "default", ("ll", "ll128", "nvls", "nvls_tree")),
+        ("GCP a3-highgpu-8g, 2 nodes", "", "default", ("ll", "ll128", "nvls", "nvls_tree", "tree")),
+        ("GCP a3-megagpu-8g, 1 node", "", "default", ()),
+    ],
+)
+def test_what_never_runs_is_read_from_the_row_and_from_its_network(system, wires, env, off):
+    ranks = "8" if "1 node" in system else "16"
+    case = case_of(row(system=system, interconnect=wires, algorithm_or_env=env, ranks=ranks))
+    assert sorted(case.without) == sorted(off)
+
+
+@pytest.mark.parametrize(
+    ("wires", "nics", "gb_per_s", "transport"),
+    [
+        ("8x400G IB NDR", 8, 50, "ib"),
+        ("8*400Gb/s InfiniBand", 8, 50, "ib"),
+        ("400G x 8 RoCE", 8, 50, "roce"),
+        ("1x400G per GPU RoCE", 8, 50, "roce"),
+        ("8x CX-7 400 Gb/s", 8, 50, "ib"),
+        ("8 ConnectX-7 NICs", 8, 50, "ib"),
+        ("CX-7 NDR", 0, 50, "ib"),
+        ("4x NDR200", 4, 25, "ib"),
+        ("2x HDR100", 2, 12.5, "ib"),
+        ("3.2 Tbps RoCE", 0, 50, "roce"),
+        ("3200 Gbps InfiniBand", 0, 50, "ib"),
+        ("16x200G EFA", 8, 50, "efa"),
+        ("4x200G Slingshot 11", 4, 25, "slingshot"),
+        ("25 GbE TCP", 0, 3.125, "tcp"),
+        ("8x400G AMD Pollara", 8, 50, "roce"),
+        ("8x200G GPUDirect-TCPXO", 8, 25, "tcpxo"),
+        ("NVLink4", 0, 50, "ib"),
+    ],
+)
+def test_networks_are_read_from_what_their_authors_wrote(wires, nics, gb_per_s, transport):
+    found = case_of(row(system="H100, 8 per node, 4 nodes", interconnect=wires, ranks="32")).machine
+    assert (found.nics, found.nic_gb_per_s, found.transport) == (nics, gb_per_s, transport)
 
 
 def test_what_started_the_operations_is_read():
