@@ -91,14 +91,26 @@ def _plugins() -> Any:
     return entry_points(group=GROUP)
 
 
+def _unpacked(path: Path) -> bytes:
+    """Return the beginning of a gzip file, of whatever members, up to where it is damaged."""
+    start = b""
+    with gzip.open(path, "rb") as packed:
+        try:
+            while len(start) < HEAD_BYTES and (more := packed.read1(HEAD_BYTES - len(start))):
+                start += more
+        except (OSError, EOFError, zlib.error):
+            if not start:
+                raise
+    return start
+
+
 def read_head(path: Path) -> Head:
     """Return the beginning of `path`, decompressed where it is gzip; raises InputError where it cannot be read."""
     try:
         with path.open("rb") as file:
             start = file.read(HEAD_BYTES)
         if start[:2] == b"\x1f\x8b":
-            with gzip.open(path, "rb") as packed:
-                start = packed.read1(HEAD_BYTES)
+            start = _unpacked(path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); is it whole?") from error
     return Head(path, start)

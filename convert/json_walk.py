@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from .json_stream import open_bytes
 PIECE_BYTES = 1 << 20
 VALUE_LIMIT = 64 << 20
 """Characters that one value, which is not walked into, may take."""
-_BLANK = " \t\r\n"
+_FILLED = re.compile(r"[^ \t\r\n]")
 _LITERAL = 16  # characters at the end of a file that may be the beginning of a number, true, false or null
 _DEPTH = 8  # of objects and lists that are stepped over piece by piece
 
@@ -64,13 +65,11 @@ class Walker:
 
     def peek(self) -> str:
         """Return the next character that is no white space."""
-        while True:
-            while self._at < len(self._text):
-                character = self._text[self._at]
-                if character not in _BLANK:
-                    return character
-                self._at += 1
+        while not (found := _FILLED.search(self._text, self._at)):
+            self._at = len(self._text)
             self._fill()
+        self._at = found.start()
+        return found[0]
 
     def _take(self, wanted: str) -> str:
         character = self.peek()

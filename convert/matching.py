@@ -57,9 +57,11 @@ def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matchi
     matching = Matching()
     named = _name_communicators(parts)
     for name, by_rank in named.items():
+        peers = [part.peer for own in by_rank.values() for part in own if part.peer is not None]
+        size = world_size or max(len(parts), *(1 + peer for peer in peers), 1)
         for rank, own in by_rank.items():
             matching.communicator |= {id(part): name for part in own}
-            matching.members.append(_member(name, rank, own, world_size or len(parts)))
+            matching.members.append(_member(name, rank, own, size))
         matching.by[name] = _number(name, by_rank, list(named.values()))
         for rank, own in by_rank.items():
             for part in own:

@@ -129,6 +129,7 @@ class _File:
     dropped: Counter[str] = field(default_factory=Counter)
     truncated: bool = False
     host: str | None = None
+    named_late: bool = False
 
     def add(self, kind: str, row: dict[str, int]) -> None:
         for name, value in row.items():
@@ -171,7 +172,14 @@ FORMAT = Format(name="rocprofv3", recognise=recognise, plan=plan, read=read)
 
 
 def _read_file(path: Path) -> _File:
-    file = _File()
+    """Read a file; a second time where what operations are called stands behind records of them."""
+    file = _taken(path, _File())
+    return _taken(path, _File(operations=file.operations)) if file.named_late else file
+
+
+def _taken(path: Path, file: _File) -> _File:
+    """Add what `path` holds to `file`, but for the operations' names where it has them."""
+    named = bool(file.operations)
     takers: dict[str, Callable[[_File, dict[str, Any]], None]] = {
         "metadata": _take_metadata,
         "agents": _take_agent,
@@ -187,6 +195,10 @@ def _read_file(path: Path) -> _File:
     with Walker(path) as walker:
         try:
             for what, value in _records(walker):
+                if what == "strings/buffer_records":
+                    if named:
+                        continue
+                    file.named_late |= bool(file.columns)
                 if isinstance(value, dict):
                     takers[what](file, value)
                 else:

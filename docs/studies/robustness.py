@@ -1,230 +1,146 @@
 """Damage small files of every format in many ways, convert them, and count how that ends.
 
-    python docs/studies/robustness.py              # 10,000 mutations a format; writes docs/robustness.md
+    python docs/studies/robustness.py                      # 10,000 mutations a format; writes docs/robustness.md
     python docs/studies/robustness.py -n 200 kineto nsys
+    python docs/studies/robustness.py kineto --case 17     # this one alone
 
 A conversion may end in a trace that keeps the schema, or in an error of this project that leaves nothing behind.
 Everything else is a failure: another exception, a trace that breaks the schema, files left behind or written
-elsewhere, a truncated file whose missing rows nothing tells of, more than LIMIT_S seconds, or more memory than
-LIMIT_BYTES allows.
+elsewhere, a truncated file whose missing rows nothing tells of, another trace from a file that says the same, a
+change to a rank whose file was not touched, more than LIMIT_S seconds, or more memory than allowed. What ended is
+kept in `--results`, so that a run that was stopped goes on.
 """
 
 import argparse
 import json
-import resource
+import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from random import Random
-from typing import Any
+from typing import IO
 
 sys.path.insert(0, str(Path(__file__).parent))
-from robustness_mutations import bomb
-from robustness_seeds import SEEDS, Seed
+from robustness_case import read_lines
+from robustness_page import GOOD, Outcome, page
+from robustness_seeds import SEEDS, SHARES
 
 LIMIT_S = 60
-LIMIT_BYTES = 2 << 30
-"""Of address space, beyond what the process takes once everything is imported."""
-BOMBS = 5
-TOLD = ("dropped_events", "truncated_ranks", "missing_ranks", "unmatched", "truncated", "gaps", "notes")
-GOOD = ("converted", "converted, loss told", "refused")
+"""Of processor time, or WAIT_S by the clock of a machine that does other things."""
+WAIT_S = 900
+BOMBS = 3
+ROUNDS = (0.05, 0.25, 0.5, 0.75, 1)
+"""Shares after which the next format has its turn, so that a run that is stopped has tried all of them."""
 PAGE = Path(__file__).resolve().parents[1] / "robustness.md"
+FAST = Path("/dev/shm")
 
 
-@dataclass
-class Outcome:
-    """How the mutations of one format ended: counts by mutation and end, and the failures with their case."""
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    longest_s: float = 0
-    most_bytes: int = 0
-
-
-def study(name: str, cases: Sequence[int], bombs: int = BOMBS) -> Outcome:
-    """Convert one mutation of format `name` a case, and `bombs` gzip bombs, in processes that are watched."""
-    outcome = Outcome()
-    waiting = [*cases, *range(-bombs if _takes_bombs(SEEDS[name]) else 0, 0)]
-    with tempfile.TemporaryDirectory() as folder:
-        while waiting:
-            for told in _batch(name, waiting, Path(folder) / "work"):
-                waiting.remove(told["case"])
-                end, what = told["end"], f"{name}, case {told['case']}, {told['mutation']}"
-                outcome.counts[told["mutation"], end] += 1
-                outcome.longest_s = max(outcome.longest_s, told["seconds"])
-                outcome.most_bytes = max(outcome.most_bytes, told["bytes"])
-                if end not in GOOD:
-                    outcome.failures.append(f"{what}: {end}: {told['detail']}")
-    return outcome
-
-
-def _takes_bombs(seed: Seed) -> bool:
-    return "gzip truncated" in seed.mutations
-
-
-def _batch(name: str, cases: Sequence[int], work: Path) -> Iterator[dict[str, Any]]:
-    """Yield what a process tells of its cases; one that hangs or dies costs the case that it was at."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    command = [sys.executable, __file__, "--worker", name, str(work)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as at:
-        assert at.stdin
-        assert at.stderr
-        at.stdin.write("\n".join(map(str, cases)) + "\n")
-        at.stdin.close()
-        begun: dict[str, Any] = {}
-        started = time.monotonic()
-        for line in _lines(at, LIMIT_S * 2):
-            told = json.loads(line)
-            if "end" in told:
-                yield told
-                begun = {}
-            else:
-                begun, started = told, time.monotonic()
-        at.kill()
-        if begun:
-            end = "hung" if time.monotonic() - started > LIMIT_S else f"died: {at.stderr.read()[-300:]}"
-            yield {
-                **begun,
-                "end": end.split(":")[0],
-                "detail": end,
-                "seconds": time.monotonic() - started,
-                "bytes": 0,
-            }
-        elif at.wait() > 0:
-            raise RuntimeError(at.stderr.read()[-2000:])
-
-
-def _lines(process: "subprocess.Popen[str]", limit_s: float) -> Iterator[str]:
-    """Yield lines of a process until it ends or says nothing for `limit_s`."""
-    assert process.stdout
-    while select.select([process.stdout], [], [], limit_s)[0]:
-        if not (line := process.stdout.readline()):
+def run(name: str, results: Path, wanted: int, shard: tuple[int, int] = (0, 1)) -> None:
+    """Convert mutations of format `name` until `wanted` different ones of a shard have ended."""
+    file = results_file(results, name, shard)
+    while (lines := read_lines(file)) is not None:
+        done = sum(line["end"] != "again" for line in lines if line["case"] >= 0)
+        if done >= wanted:
             return
-        yield line
+        start = max((line["case"] + shard[1] for line in lines if line["case"] >= 0), default=shard[0])
+        _round(name, file, wanted - done, start, shard[1])
 
 
-def worker(name: str, work: Path) -> None:
-    """Convert the cases that stdin lists; print a line before and after each."""
-    from eidola.convert import captured, convert, find_format, kineto  # noqa: F401  (imported before the limit)
-    from eidola.schemas import check  # noqa: F401
-
-    seed, clean = SEEDS[name], work / "clean"
-    clean.mkdir()
-    seed.make(clean)
-    whole = _convert(name, seed, clean, work / "case" / "in", work / "case" / "out", None)
-    if whole["end"] != "converted":
-        raise SystemExit(f"the seed of {name} does not convert: {whole}")
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + LIMIT_BYTES,) * 2)
-    for case in map(int, sys.stdin):
-        rng = Random(f"{name} {case}")
-        kind = rng.choice(list(seed.mutations)) if case >= 0 else "gzip bomb"
-        _tell({"case": case, "mutation": kind})
-        mutate = seed.mutations[kind] if case >= 0 else bomb
-        _tell({"case": case, "mutation": kind} | _one(name, seed, work, mutate, kind, rng, whole))
+def run_cases(name: str, file: Path, cases: Sequence[int]) -> None:
+    """Convert these mutations, or gzip bombs where a number is negative, that `file` has no line of."""
+    while missing := sorted({*cases} - {line["case"] for line in read_lines(file)}):
+        _round(name, file, len(missing) + 1, cases=missing)
 
 
-def _one(
-    name: str, seed: Seed, work: Path, mutate: Any, kind: str, rng: Random, whole: dict[str, Any]
-) -> dict[str, Any]:
-    """Convert one mutation in a fresh folder, and say how it ended."""
-    case, clean = work / "case", work / "clean"
-    shutil.rmtree(case, ignore_errors=True)
-    began = time.process_time()
-    victim = rng.choice(sorted(clean.glob(seed.files)))
-    damaged = mutate(victim.read_bytes(), rng)
-    found = _convert(name, seed, clean, case / "in", case / "out", (victim.name, damaged))
-    elsewhere = {p.name for p in work.iterdir()} - {"case", "clean"} | {p.name for p in case.iterdir()} - {
-        "in",
-        "out",
-    }
-    if elsewhere or Path("/tmp/escaped").exists() or (found["end"] == "refused" and (case / "out").exists()):
-        found |= {"end": "left behind", "detail": f"{sorted(elsewhere)}"}
-    if found["end"] == "converted" and found.pop("told") != whole["told"]:
-        found |= {"end": "converted, loss told"}
-    elif found["end"] == "converted" and "truncated" in kind and found["rows"] < whole["rows"]:
-        tellable = kind != "truncated" or not seed.whole(damaged)
-        found |= (
-            {"end": "loss not told", "detail": f"{found['rows']} rows of {whole['rows']}"} if tellable else {}
-        )
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {**found, "seconds": time.process_time() - began, "bytes": most}
+def mend(name: str, file: Path) -> None:
+    """Convert again what ended badly."""
+    lines = read_lines(file)
+    bad = [line["case"] for line in lines if line["end"] not in (*GOOD, "again")]
+    kept = [json.dumps(line) + "\n" for line in lines if line["case"] not in bad]
+    file.write_text("".join(kept))
+    run_cases(name, file, bad)
 
 
-def _convert(
-    name: str, seed: Seed, clean: Path, source: Path, out: Path, damage: tuple[str, bytes] | None
-) -> dict[str, Any]:
-    from eidola.convert import captured, convert, find_format
-    from eidola.schemas import EidolaError, Trace, check
-
-    shutil.copytree(clean, source)
-    if damage:
-        (source / damage[0]).write_bytes(damage[1])
-    try:
-        if name.startswith("captured"):
-            captured(source, out)
-        else:
-            kind = find_format("kineto" if seed.companions else name.split(",")[0])
-            companions = sorted(source.glob(seed.companions)) if seed.companions else []
-            files = [p for p in sorted(source.iterdir()) if p not in companions]
-            files = files if companions or seed.given else [source]
-            convert(kind, files, out, companions=companions)
-        problems = [p for p in check(out) if p.severity == "error"]
-        trace = Trace(out)
-        rows = sum(trace.read(table, ["rank"]).num_rows for table in ("spans", "writes", "waits"))
-        told = {key: str(trace.notes.get(key)) for key in TOLD}
-    except EidolaError as error:
-        line = str(error)
-        return {
-            "end": "refused" if line and len(line) < 5000 else "error without bounds",
-            "detail": line[:300],
-        }
-    except BaseException:  # noqa: BLE001  whatever comes through is what this study looks for
-        return {"end": "traceback", "detail": traceback.format_exc()[-1500:]}
-    if problems:
-        return {"end": "breaks the schema", "detail": str(problems[0])[:500]}
-    return {"end": "converted", "detail": "", "rows": rows, "told": told}
+def results_file(results: Path, name: str, shard: tuple[int, int] = (0, 1)) -> Path:
+    """Return the file that holds what ended of a format and shard."""
+    results.mkdir(parents=True, exist_ok=True)
+    return results / f"{name.replace(', ', '_').replace(' ', '_')}.{shard[0]}of{shard[1]}.jsonl"
 
 
-def _tell(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
+def takes_bombs(name: str) -> bool:
+    """Tell whether the reader of `name` unpacks gzip."""
+    return "gzip truncated" in SEEDS[name].mutations
 
 
-def page(found: dict[str, Outcome]) -> str:
-    """Return docs/robustness.md."""
-    head = PAGE.read_text().split("<!-- table -->")[0] if PAGE.exists() else ""
-    ends = [*GOOD, "failures"]
-    lines = [
-        f"| format | mutations | {' | '.join(ends)} | longest, s of processor time | peak memory, MiB |",
-        "|---|" + "---:|" * 7,
-    ]
-    for name, outcome in found.items():
-        total = Counter[str]()
-        for (_, end), count in outcome.counts.items():
-            total[end if end in GOOD else "failures"] += count
-        figures = [sum(total.values()), *(total[end] for end in ends)]
-        bounds = f"{outcome.longest_s:.1f} | {outcome.most_bytes >> 20:,}"
-        lines.append(f"| {name} | {' | '.join(f'{n:,}' for n in figures)} | {bounds} |")
-    kinds = sorted({kind for outcome in found.values() for kind, _ in outcome.counts})
-    lines += ["", f"| mutation | {' | '.join(ends)} |", "|---|" + "---:|" * 4]
-    for kind in kinds:
-        total = Counter[str]()
-        for outcome in found.values():
-            for (own, end), count in outcome.counts.items():
-                total[end if end in GOOD else "failures"] += count if own == kind else 0
-        lines.append(f"| {kind} | {' | '.join(f'{total[end]:,}' for end in ends)} |")
-    return head + "<!-- table -->\n\n" + "\n".join(lines) + "\n"
+def _round(
+    name: str, file: Path, wanted: int, start: int = 0, step: int = 1, cases: Sequence[int] = ()
+) -> None:
+    """Append what a process tells of its cases; one that hangs or dies costs the case that it was at."""
+    if file.exists():
+        whole = file.read_bytes()
+        os.truncate(file, whole.rfind(b"\n") + 1)  # the last line of a run that was killed
+    with tempfile.TemporaryDirectory(dir=FAST if FAST.is_dir() else None) as held, file.open("a") as out:
+        work = Path(held) / "work"
+        work.mkdir()
+        worker = str(Path(__file__).with_name("robustness_case.py"))
+        numbers = map(str, (start, step, wanted, *cases))
+        command = [sys.executable, worker, name, work, file.resolve(), *numbers]
+        with (Path(held) / "errors").open("w+") as errors:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, bufsize=0) as process:
+                begun, hung = _copied(process, out)
+                process.kill()
+            errors.seek(0)
+            said = errors.read()[-1000:]
+        if begun is not None:
+            told = {
+                "case": begun,
+                "mutation": "",
+                "digest": "",
+                "end": "hung" if hung else "died",
+                "detail": said,
+            }
+            out.write(json.dumps(told) + "\n")
+        elif process.returncode > 0:
+            raise RuntimeError(said)
+
+
+def _copied(process: "subprocess.Popen[bytes]", out: IO[str]) -> tuple[int | None, bool]:
+    """Write the lines of finished cases to `out`; return the case that did not end, if any, and whether it hung."""
+    assert process.stdout
+    begun, rest = None, b""
+    since, used_s = time.monotonic(), 0.0
+    while time.monotonic() - since < WAIT_S and _used_s(process.pid) - used_s < LIMIT_S:
+        if not select.select([process.stdout], [], [], 1)[0]:
+            continue
+        if not (read := process.stdout.read(1 << 16)):
+            return begun, False
+        since, used_s = time.monotonic(), _used_s(process.pid)
+        *lines, rest = (rest + read).split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            begun = None if "end" in told else told["case"]
+            if "end" in told:
+                out.write(line.decode() + "\n")
+        out.flush()
+    return begun, True
+
+
+def _used_s(pid: int) -> float:
+    """Return the processor time that a process has used: `utime` and `stime` of proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def outcome(results: Path, name: str) -> Outcome:
+    """Return what the files of results say of format `name`, of all shards."""
+    found = Outcome()
+    for file in sorted(results.glob(results_file(results, name).name.replace("0of1", "*of*"))):
+        for line in read_lines(file):
+            found.add(line)
+    return found
 
 
 def main() -> None:
@@ -233,25 +149,35 @@ def main() -> None:
     parser.add_argument("formats", nargs="*", help=f"of: {', '.join(SEEDS)}")
     parser.add_argument("-n", type=int, default=10_000, help="mutations a format")
     parser.add_argument("--case", type=int, help="this case alone")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}, as without formats and -n")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--shard", default="0/1", metavar="K/N", help="every Nth case, from the Kth")
+    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "eidola-robustness")
+    parser.add_argument("--mend", action="store_true", help="convert again what ended badly")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} and do nothing else")
     arguments = parser.parse_args()
-    if arguments.worker:
-        return worker(arguments.worker[0], Path(arguments.worker[1]))
-    found = {}
-    for name in arguments.formats or SEEDS:
-        cases = range(arguments.n) if arguments.case is None else [arguments.case]
-        found[name] = study(name, cases, BOMBS if arguments.case is None else 0)
-        ends = Counter(end for (_, end), count in found[name].counts.items() for _ in range(count))
-        print(
-            f"{name}: {dict(ends)}; {found[name].longest_s:.1f} s, {found[name].most_bytes >> 20} MiB",
-            flush=True,
-        )
-        for line in found[name].failures[:10]:
-            print(line, flush=True)
-    if arguments.write or not (arguments.formats or arguments.case is not None):
-        PAGE.write_text(page(found))
-    sys.exit(any(outcome.failures for outcome in found.values()))
+    names = arguments.formats or list(SEEDS)
+    shard = first, of = tuple(map(int, arguments.shard.split("/")))
+    if arguments.case is not None:
+        for name in names:
+            (file := results_file(arguments.results / "one", name)).unlink(missing_ok=True)
+            run_cases(name, file, [arguments.case])
+            print(file.read_text(), end="")
+        return
+    for share in [] if arguments.write else ROUNDS:
+        for name in names:
+            file = results_file(arguments.results, name, shard)
+            if arguments.mend:
+                mend(name, file)
+            run(name, arguments.results, int(arguments.n * share) // SHARES.get(name, 1) // of, shard)
+            if takes_bombs(name) and first == 0:
+                run_cases(name, file, range(-BOMBS, 0))
+            print(f"{name}: {outcome(arguments.results, name).line()}", flush=True)
+    found = {name: outcome(arguments.results, name) for name in SEEDS}
+    if arguments.write or not arguments.formats:
+        PAGE.write_text(page(PAGE.read_text(), found))
+    for name in names:
+        for line in found[name].failures[:20]:
+            print(f"{name}: {json.dumps(line)}", flush=True)
+    sys.exit(any(one.failures for one in found.values()))
 
 
 if __name__ == "__main__":

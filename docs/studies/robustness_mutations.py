@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import robustness_same as same
+
 Mutation = Callable[[bytes, Random], bytes]
 
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
@@ -23,7 +25,8 @@ _HUGE = [
     b"9223372036854775807", b"-9223372036854775808", b"4294967296", b"0.0000000000001",
 ]  # fmt: skip
 _NAMES = [
-    b'"../../../../../tmp/escaped"', b'"/etc/passwd"', b'"a/b/../../c"', b'".."', b'"a\\u0000b"', b'"\\ud800"',
+    b'"../../../../../../../../../tmp/escaped"', b'"/tmp/escaped"', b'"../escaped"',
+    b'"../../escaped"', b'"/etc/passwd"', b'"a/b/../../c"', b'".."', b'"a\\u0000b"', b'"\\ud800"',
     b'"' + b"n" * 70_000 + b'"', b'"C:\\\\x"', b'"rank99999999999999999999"',
 ]  # fmt: skip
 _DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 3_000 + b"]" * 3_000, b'{"a":' * 900 + b"1" + b"}" * 900]
@@ -179,17 +182,23 @@ def _alter(base: sqlite3.Connection, rng: Random) -> None:
         base.execute(f'UPDATE "{table}" SET "{column}" = ? {row}', (rng.choice(_SQL_VALUES),))
 
 
+_GZIP: dict[str, Mutation] = {
+    "gzip truncated": packed_truncated,
+    "gzip bits flipped": packed_flip,
+    same.PACKED: same.members,
+}
 BYTES: dict[str, Mutation] = {"truncated": truncate, "bits flipped": flip, "stretch replaced": splice}
 TEXT: dict[str, Mutation] = {
     **BYTES,
-    "gzip truncated": packed_truncated,
-    "gzip bits flipped": packed_flip,
     "type swapped": swap_type,
     "nested deep": deep,
     "huge number": _replaced(_NUMBER, _HUGE),
     "key twice": double_key,
     "odd name or path": _replaced(_TEXT, _NAMES),
 }
-PLAIN_TEXT = {name: mutate for name, mutate in TEXT.items() if not name.startswith("gzip")}
+JSON: dict[str, Mutation] = {**TEXT, same.SAME: same.document}
+PACKABLE: dict[str, Mutation] = {**TEXT, **_GZIP}
+PACKABLE_JSON: dict[str, Mutation] = {**JSON, **_GZIP}
 BINARY: dict[str, Mutation] = {**BYTES, "word replaced": _word}
-SQL: dict[str, Mutation] = {**BYTES, "database altered": sql}
+PACKABLE_BINARY: dict[str, Mutation] = {**BINARY, **_GZIP}
+SQL: dict[str, Mutation] = {**BYTES, "database altered": sql, same.SAME: same.database}

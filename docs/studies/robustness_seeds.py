@@ -8,29 +8,38 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import robustness_mutations as mutations
+import robustness_same as same
 
 ROOT = Path(__file__).resolve().parents[2]
+Maker = Callable[[Path], None]
+Kinds = Mapping[str, mutations.Mutation]
+Whole = Callable[[bytes], bool]
+NEVER: Whole = lambda data: False  # noqa: E731  a default with a name
 
 
 @dataclass(frozen=True)
 class Seed:
     """How a format's input is made in a folder, which of its files are damaged (a glob), and how."""
 
-    make: Callable[[Path], None]
+    make: Maker
     files: str
-    mutations: Mapping[str, mutations.Mutation]
+    mutations: Kinds
     companions: str | None = None
     """Where the format `kineto` is given companions: their glob."""
     given: bool = False
     """Whether the files are given by name, as where the format looks for others in a folder."""
-    whole: Callable[[bytes], bool] = lambda data: False
+    whole: Whole = NEVER
     """Of a format that tells neither how many records it has nor where they end: whether these are whole."""
+    small: Maker | None = None
+    """Makes a job that converts faster: one rank of two, or without the windows of a capture."""
+    shared: str = " "
+    """Where each file is of one rank, but for these: damage to others leaves the other rank as it is."""
 
 
 def builders(name: str) -> ModuleType:
@@ -38,6 +47,17 @@ def builders(name: str) -> ModuleType:
     package = sys.modules.setdefault("robustness_builders", ModuleType("robustness_builders"))
     package.__path__ = [str(ROOT / "tests" / "convert")]
     return importlib.import_module(f"robustness_builders.{name}")
+
+
+def _without(make: Callable[[Path], None], peer: str) -> Callable[[Path], None]:
+    """Make a job, and leave the files of its second rank out."""
+
+    def small(folder: Path) -> None:
+        make(folder)
+        for path in folder.glob(peer):
+            path.unlink()
+
+    return small
 
 
 def _kineto(folder: Path) -> None:
@@ -83,12 +103,28 @@ def _captured(name: str) -> Callable[[Path], None]:
     )
 
 
+def _rings_of_a_rank(folder: Path) -> None:
+    """Make a capture of one rank of two, of its rings alone: what the light level writes."""
+    _captured("gloo_ddp_2")(folder)
+    for path in {*folder.glob("*.gz"), *folder.glob("rank00001.*")}:
+        path.unlink()
+    for name, change in (("rank00000.0.json", {"windows": []}), ("capture.json", {})):
+        held = json.loads((folder / name).read_text()) | change
+        if "command" in held:
+            held["ranks"] = held["ranks"][:1]
+        (folder / name).write_text(json.dumps(held))
+
+
 def _rocpd(folder: Path) -> None:
     builders("test_rocpd").job(folder)
 
 
 def _nsys(folder: Path) -> None:
     builders("test_nsys").two_ranks(folder / "report.sqlite").done()
+
+
+def _nsys_rank(folder: Path) -> None:
+    builders("test_nsys").two_ranks(folder / "report.sqlite", pids=(10,)).done()
 
 
 def _rocprofv3(folder: Path) -> None:
@@ -121,6 +157,10 @@ def _nccl_example(folder: Path) -> None:
     for rank in range(2):
         body = "".join(made.all_reduce(1000 * (i + 1), i, rank, clocks=i % 2 > 0) for i in range(3))
         made.dump(folder, rank, body)
+
+
+def _whole_lines(data: bytes) -> bool:
+    return data.endswith((b"}}\n", b"}}"))
 
 
 def _nccl_inspector(folder: Path) -> None:
@@ -180,30 +220,43 @@ _PICKLE = {
     **mutations.BINARY,
     "type swapped": _unpickled(mutations.swap_type),
     "code in a pickle": pickled,
+    same.SAME: same.pickled,
 }
-_GZIP = {name: mutate for name, mutate in mutations.TEXT.items() if name.startswith("gzip")}
-_SEVERAL = {name: mutate for name, mutate in mutations.TEXT.items() if name != "type swapped"}
+_SEVERAL = {name: mutate for name, mutate in mutations.PACKABLE.items() if name != "type swapped"}
 """Of texts that hold several JSON values."""
-_LINES = {**_SEVERAL, "type swapped": _in_a_line(mutations.swap_type)}
+_LINES = {**_SEVERAL, "type swapped": _in_a_line(mutations.swap_type), same.SAME: same.lines}
+_CHAKRA = mutations.PACKABLE_BINARY | {same.SAME: same.messages}
+
+
+def _ranks(make: Maker, files: str, peer: str, kinds: Kinds, shared: str = " ", whole: Whole = NEVER) -> Seed:
+    """Return a job of two ranks of a file or more each; the small one is without those of `peer`."""
+    return Seed(make, files, kinds, whole=whole, small=_without(make, peer), shared=shared)
+
+
+def _captured_seed(name: str, files: str, kinds: Kinds) -> Seed:
+    return Seed(_captured(name), files, kinds, small=_rings_of_a_rank if "ddp" in name else None, shared="*")
+
+
+_JSON, _BINARY = mutations.PACKABLE_JSON, mutations.BINARY
 SEEDS = {
-    "kineto": Seed(_kineto, "rank*.json", mutations.TEXT),
-    "execution-trace": Seed(_execution_trace, "et_*.json", mutations.TEXT, "et_*.json"),
-    "nsys": Seed(_nsys, "*.sqlite", mutations.SQL),
-    "rocpd": Seed(_rocpd, "*.db", mutations.SQL),
-    "nccl-plugin": Seed(_nccl_plugin, "*.ring", mutations.BINARY),
-    "flight-recorder": Seed(_flight_recorder, "nccl_trace*", _PICKLE),
-    "rocprofv3": Seed(_rocprofv3, "*.json", mutations.TEXT),
-    "iris": Seed(_iris, "*.json", mutations.TEXT),
-    "chakra": Seed(_chakra, "*.et", mutations.BINARY | _GZIP, whole=_whole_messages),
-    "chakra, JSON": Seed(_chakra_json, "*.json", _SEVERAL, given=True),
-    "nccl-example": Seed(_nccl_example, "*.txt", mutations.TEXT),
-    "nccl-inspector": Seed(
-        _nccl_inspector, "*.log", _LINES, whole=lambda data: data.endswith((b"}}\n", b"}}"))
-    ),
-    "npkit": Seed(_npkit, "*", mutations.BINARY, whole=lambda data: len(data) % 16 == 0),
-    "flashinfer": Seed(_flashinfer, "*", mutations.BINARY),
-    "captured kernel": Seed(_captured("gemv_allreduce_host_2"), "capture.json", mutations.PLAIN_TEXT),
-    "captured kernel, probes": Seed(_captured("gemv_allreduce_host_2"), "*.bin", mutations.BINARY),
-    "captured torch": Seed(_captured("gloo_ddp_2"), "*.json", mutations.PLAIN_TEXT),
-    "captured torch, rings": Seed(_captured("gloo_ddp_2"), "*.ring", mutations.BINARY),
+    "kineto": _ranks(_kineto, "rank*.json", "rank1*", _JSON),
+    "execution-trace": Seed(_execution_trace, "et_*.json", _JSON, "et_*.json"),
+    "nsys": Seed(_nsys, "*.sqlite", mutations.SQL, small=_nsys_rank, shared="*"),
+    "rocpd": _ranks(_rocpd, "*.db", "11_*", mutations.SQL),
+    "nccl-plugin": _ranks(_nccl_plugin, "*.ring", "nccl.rank00001*", _BINARY),
+    "flight-recorder": _ranks(_flight_recorder, "nccl_trace*", "*_1", _PICKLE),
+    "rocprofv3": _ranks(_rocprofv3, "*.json", "rank1*", _JSON),
+    "iris": _ranks(_iris, "*.json", "*rank1*", _JSON),
+    "chakra": _ranks(_chakra, "*.et", "t.1.*", _CHAKRA, whole=_whole_messages),
+    "chakra, JSON": replace(_ranks(_chakra_json, "*.json", "t.1.*", _SEVERAL), given=True),
+    "nccl-example": _ranks(_nccl_example, "*.txt", "*4001*", mutations.PACKABLE),
+    "nccl-inspector": _ranks(_nccl_inspector, "*.log", "*pid1*", _LINES, whole=_whole_lines),
+    "npkit": _ranks(_npkit, "*", "*rank_1*", _BINARY, "*.h", whole=lambda data: len(data) % 16 == 0),
+    "flashinfer": _ranks(_flashinfer, "*", "rank1*", _BINARY),
+    "captured kernel": _captured_seed("embedding_alltoall_host_2", "capture.json", mutations.JSON),
+    "captured kernel, probes": _captured_seed("embedding_alltoall_host_2", "*.bin", _BINARY),
+    "captured torch": _captured_seed("gloo_ddp_2", "*.json", mutations.JSON),
+    "captured torch, rings": _captured_seed("gloo_ddp_2", "*.ring", _BINARY),
 }
+SHARES = {name: 2 for name in SEEDS if name.startswith("captured")}
+"""Formats of two kinds of files: how many entries share the mutations of one format."""

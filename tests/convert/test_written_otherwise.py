@@ -1,0 +1,52 @@
+"""The same said in other ways gives the same trace: order of keys, members of gzip, parts of a job."""
+
+import gzip
+
+import pytest
+
+from eidola.convert import auto, convert, find_format
+from eidola.schemas import TRACE_TABLES, Trace, check
+
+from . import test_chakra as chakra
+from . import test_nccl_texts as texts
+from . import test_rocprofv3 as rocprof
+
+
+def rows(path):
+    return {name: Trace(path).read(name).to_pylist() for name in TRACE_TABLES}
+
+
+def test_rocprofv3_may_name_its_operations_behind_its_records(tmp_path):
+    document = rocprof.rank_document(10, agent=102)
+    for name, order in (("usual", 1), ("turned", -1)):
+        (tool,) = document["rocprofiler-sdk-tool"]
+        turned = {"rocprofiler-sdk-tool": [dict(list(tool.items())[::order])]}
+        (tmp_path / name).mkdir()
+        rocprof.save(tmp_path / name / "rank0_results.json", turned)
+        convert(find_format("rocprofv3"), [tmp_path / name], tmp_path / f"{name}.eidola")
+    assert rows(tmp_path / "usual.eidola") == rows(tmp_path / "turned.eidola")
+
+
+@pytest.mark.parametrize("first", [0, 1, 7])
+def test_a_log_is_recognised_whose_first_member_of_gzip_is_short(tmp_path, first):
+    data = "".join(texts.line(i, 0, verbose=True) for i in range(4)).encode()
+    (tmp_path / "plain").mkdir()
+    texts.log(tmp_path / "plain", 0, data.decode())
+    (tmp_path / "in").mkdir()
+    packed = gzip.compress(data[:first]) + gzip.compress(data[first:])
+    (tmp_path / "in" / "node-pid0.log").write_bytes(packed)
+    auto([tmp_path / "plain"], tmp_path / "plain.eidola")
+    auto([tmp_path / "in"], tmp_path / "packed.eidola")
+    assert rows(tmp_path / "plain.eidola") == rows(tmp_path / "packed.eidola")
+
+
+def test_one_rank_of_several_that_sends_to_another_is_a_whole_trace(tmp_path):
+    (tmp_path / "in").mkdir()
+    chakra.write(tmp_path / "in", chakra.METADATA, *chakra.STEP)
+    convert(find_format("chakra"), [tmp_path / "in"], tmp_path / "out")
+    assert [p for p in check(tmp_path / "out") if p.severity == "error"] == []
+    sizes = {
+        m["communicator"]: m["group_size"] for m in Trace(tmp_path / "out").read("communicators").to_pylist()
+    }
+    sends = [c for c in Trace(tmp_path / "out").read("collectives").to_pylist() if c["operation"] == "send"]
+    assert [(c["peer"], sizes[c["communicator"]]) for c in sends] == [(1, 2)]
