@@ -52,7 +52,10 @@ def _operator(form: str) -> tuple[Any, Any]:
             f"torch with symmetric memory is not there ({error}): pip install 'torch>=2.9'"
         ) from error
     if not torch.cuda.is_available():
-        raise MissingError("symmetric memory needs GPUs that reach each other's memory, and torch finds none")
+        raise MissingError(
+            "symmetric memory needs GPUs that reach each other's memory, and torch finds none: run this where there "
+            "are; `eidola capture kernel gemv-allreduce` captures an all-reduce of flags and writes on CPU threads"
+        )
     name = FORMS[form]
     if not hasattr(torch.ops.symm_mem, name):
         raise MissingError(f"torch {torch.__version__} has no torch.ops.symm_mem.{name}; use a newer one")

@@ -16,7 +16,8 @@ records so far and returns the next:
         probes.end(probe, counts, program, capacity, n)
 
 The instructions read are those of the header: %clock64, %globaltimer and %smid on NVIDIA; s_memtime, s_memrealtime
-and HW_ID on AMD (gfx9). Needs triton 3.4 or newer; compiled for sm_90 and gfx942, not yet run.
+and HW_ID on AMD (gfx9). Needs triton 3.4 or newer (compiled with 3.4, 3.6 and 3.9 for sm_90, and with 3.6 and 3.9
+for gfx942; run in Triton's interpreter, not yet on a GPU).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Make a raw capture of what probes_own_kernel.cu wrote: `eidola convert captured own -o own.eidola` goes on."""
+"""Make a raw capture of what probes_own_kernel.cu wrote: `eidola convert captured raw -o own.eidola` goes on."""
 
 import numpy as np
 
@@ -9,4 +9,4 @@ records = np.fromfile("records.bin", np.uint64).reshape(BLOCKS, -1, 4)  # a reco
 counts = np.fromfile("counts.bin", np.uint64).reshape(BLOCKS, 2)  # made, kept
 writer = RankProbes(records, counts, anchor_hz=10**9)  # NVIDIA's %globaltimer counts nanoseconds
 reader = RankProbes(np.zeros((1, 1, 4), np.uint64), np.zeros((1, 2), np.uint64), anchor_hz=10**9)
-write_probes("own", [writer, reader], phases=["scale"], regions=["results"], kernel="scale_to_peer")
+write_probes("raw", [writer, reader], phases=["scale"], regions=["results"], kernel="scale_to_peer")

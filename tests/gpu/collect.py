@@ -1,8 +1,8 @@
 """What run.sh and amd.sh run: every step has its own limit, and none keeps the next from being tried.
 
-OUT gets `summary.json` (each step's command, exit status and seconds), `log.txt` (all that was printed),
-`doctor.json`, `telemetry.jsonl` and `captures.tar.gz` (raw captures). The package need not be installed, but its
-dependencies must be.
+`collect.py OUT [WHEELS]`: OUT gets `summary.json` (each step's command, exit status, seconds and last line),
+`log.txt` (all that was printed), `doctor.json`, `telemetry.jsonl` and `captures.tar.gz` (raw captures). The package
+need not be installed; of its dependencies, what is missing is taken from the folder WHEELS, without a network.
 """
 
 import json
@@ -19,7 +19,27 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TOTAL_S = 450
+LARGEST_BYTES = 15 << 20  # of what goes into captures.tar.gz, compressed
+KERNELS = ("gemv-allreduce", "embedding-alltoall", "gemm-alltoall")
+TESTS = {"test_kernels.py": 120, "test_probes.py": 60, "test_telemetry.py": 30, "test_nccl_plugin.py": 120}
 EIDOLA = (sys.executable, "-c", "from eidola.cli.main import main; main()")
+NEEDS = """
+import importlib, sys
+needed = "numpy numba pandas platformdirs plotly google.protobuf pyarrow pydantic rich simpy typer eidola.cli.main".split()
+wanted = "torch cupy triton pynvml amdsmi pytest hypothesis".split()
+def missing(names):
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+            print(name, getattr(module, "__version__", "is there"))
+        except Exception as error:  # a library of a vendor may fail in any way where its driver is not there
+            yield f"{name} ({error})"
+print("Python", sys.version)
+needed, wanted = list(missing(needed)), list(missing(wanted))
+print("tried without, where it is needed:", ", ".join(wanted) or "nothing")
+print("missing:", ", ".join(needed) or "nothing")
+sys.exit(bool(needed))
+"""
 SAMPLE = """
 import sys, time
 from pathlib import Path
@@ -30,38 +50,49 @@ print(sampler.samples, "samples,", sampler.cpu_ns / 3e7, "% of a core")
 """
 
 
-def main(out):
+def main(out, wheels):
     out.mkdir(parents=True, exist_ok=True)
     captures = out / "captures"
     captures.mkdir(exist_ok=True)
     began = time.monotonic()
     done = []
     with (out / "log.txt").open("w") as log:
-        for name, command, limit_s in steps(out, captures):
+        for name, command, limit_s in steps(out, captures, wheels):
             left = TOTAL_S - (time.monotonic() - began)
             done.append(step(name, command, min(limit_s, left), log) if left > 5 else skipped(name))
             print(f"{name}: {done[-1]['status']} in {done[-1]['seconds']} s", flush=True)
-    with tarfile.open(out / "captures.tar.gz", "w:gz") as archive:
-        archive.add(captures, "captures")
+            # After each step: what ran is told even where this is stopped before its end.
+            (out / "summary.json").write_text(json.dumps({"steps": done}, indent=1) + "\n")
+    left_out = pack(captures, out / "captures.tar.gz")
     shutil.rmtree(captures)
-    (out / "summary.json").write_text(json.dumps({"steps": done}, indent=1) + "\n")
+    (out / "summary.json").write_text(json.dumps({"steps": done, "left_out": left_out}, indent=1) + "\n")
     failed = [entry["step"] for entry in done if entry["status"] != 0]
     print(f"{len(done) - len(failed)} of {len(done)} steps passed; send the folder {out}")
     return 1 if failed else 0
 
 
-def steps(out, captures):
+def steps(out, captures, wheels):
     """Yield name, command and limit in seconds of every step, the cheapest first."""
-    yield (
-        "doctor",
-        f"{shlex.join(EIDOLA)} capture doctor --json > {shlex.quote(str(out / 'doctor.json'))}",
-        60,
-    )
+    if wheels:
+        options = "-q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check"
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            *options.split(),
+            "--target",
+            os.environ["EIDOLA_SITE"],
+        ]
+        yield "wheels", f"{shlex.join(command)} {shlex.quote(str(wheels))}/*.whl", 60
+    yield "dependencies", shlex.join([sys.executable, "-c", NEEDS]), 60
+    doctor = shlex.quote(str(out / "doctor.json"))
+    yield "doctor", f"{shlex.join(EIDOLA)} capture doctor --json > {doctor}", 60
     yield "telemetry", shlex.join([sys.executable, "-c", SAMPLE, str(out / "telemetry.jsonl")]), 30
     gpus = 1 << (count_gpus().bit_length() - 1)  # a power of two: sizes divide by it
     backends = [("virtual", 4), *([("gpu", gpus)] if gpus > 1 else [])]
     for backend, ranks in backends:
-        for kernel in ("gemv-allreduce", "embedding-alltoall", "gemm-alltoall"):
+        for kernel in KERNELS:
             to = captures / f"{kernel}-{backend}"
             options = ["--backend", backend, "--gpus", str(ranks), "--anonymous", "-o", str(to)]
             yield f"{kernel} {backend}", shlex.join([*EIDOLA, "capture", "kernel", kernel, *options]), 40
@@ -69,44 +100,83 @@ def steps(out, captures):
     options = ["--nccl-plugin", "--telemetry", "0.1", "--anonymous", "-o", str(captures / "training")]
     training = [*EIDOLA, "capture", "run", *options, "--", *torchrun, str(HERE / "train.py")]
     yield "training", shlex.join(training), 90
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
-    yield "tests", f"EIDOLA_GPU_CAPTURES={shlex.quote(str(captures))} {shlex.join(tests)}", 240
+    for name, limit_s in TESTS.items():
+        tests = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(HERE / name)]
+        yield name, f"EIDOLA_GPU_CAPTURES={shlex.quote(str(captures))} {shlex.join(tests)}", limit_s
+    for backend, _ in backends:
+        probes = shlex.join([sys.executable, str(ROOT / "benchmarks/probes.py"), backend])
+        to = shlex.quote(str(captures / f"probes-{backend}.jsonl"))
+        yield f"cost of probes {backend}", f"{probes} | tee {to}", 90
 
 
 def count_gpus():
     """Ask in another process: this one must not hold a GPU."""
     code = "from eidola.capture.gpus import find_backend; print(len(find_backend().gpus()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    return max(1, int(done.stdout)) if done.returncode == 0 else 1
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT, check=True
+        )
+        return max(1, int(done.stdout))
+    except (subprocess.SubprocessError, ValueError):
+        return 1
 
 
 def step(name, command, limit_s, log):
     log.write(f"\n=== {name}: {command}\n")
     log.flush()
+    start = log.tell()
     began = time.monotonic()
     running = subprocess.Popen(
-        command, shell=True, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
-    )
+        ["bash", "-o", "pipefail", "-c", command],
+        stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
     try:
         status = running.wait(limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(running.pid, 9)  # the step's own session, nothing else
-        running.wait()
         status = "stopped at its limit"
-    return {
-        "step": name,
-        "command": command,
-        "status": status,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            status = "stopped at its limit, and does not end: the driver holds it"
+    seconds = round(time.monotonic() - began, 1)
+    return {"step": name, "command": command, "status": status, "seconds": seconds, "last": last(log, start)}
+
+
+def last(log, start):
+    """Return the last line that a step printed, which says why it failed."""
+    with Path(log.name).open(errors="replace") as read:
+        read.seek(start)
+        lines = [line.strip() for line in read if line.strip()]
+    return lines[-1][:500] if lines else ""
 
 
 def skipped(name):
-    return {"step": name, "command": None, "status": "no time left", "seconds": 0}
+    return {"step": name, "command": None, "status": "no time left", "seconds": 0, "last": ""}
+
+
+def pack(folder, archive):
+    """Put the folder into an archive that is no larger than may be sent; return the captures that did not fit."""
+    left_out = []
+    with tarfile.open(archive, "w:gz") as packed:
+        for entry in sorted(folder.iterdir()):
+            with tempfile.TemporaryFile() as alone:
+                with tarfile.open(fileobj=alone, mode="w:gz") as trial:
+                    trial.add(entry, entry.name)
+                size_bytes = alone.tell()
+            if archive.stat().st_size + size_bytes > LARGEST_BYTES:
+                left_out.append(entry.name)
+            else:
+                packed.add(entry, f"captures/{entry.name}")
+    return left_out
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "eidola").symlink_to(ROOT)  # this checkout is the package that is tried
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-        sys.exit(main(Path(sys.argv[1]).resolve()))
+        package, site = Path(folder) / "package", Path(folder) / "site"
+        package.mkdir()
+        (package / "eidola").symlink_to(ROOT)  # this checkout is the package that is tried
+        paths = (str(package), str(site), os.environ.get("PYTHONPATH"))
+        os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "EIDOLA_SITE": str(site)}
+        wheels = Path(sys.argv[2]).resolve() if sys.argv[2:] else None
+        sys.exit(main(Path(sys.argv[1]).resolve(), wheels))

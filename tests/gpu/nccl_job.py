@@ -16,7 +16,7 @@ for _ in range(3):
 gathered = torch.empty(world << 10, device=device, dtype=torch.bfloat16)
 dist.all_gather_into_tensor(gathered, torch.ones(1 << 10, device=device, dtype=torch.bfloat16))
 message = torch.full((4096,), float(rank), device=device)
-if rank == 0:
+if rank == 0 and world > 1:
     dist.send(message, 1)
 elif rank == 1:
     dist.recv(message, 0)

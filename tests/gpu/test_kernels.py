@@ -1,8 +1,6 @@
 """The fused kernels on real GPUs: `virtual` with one, `gpu` with several; captures go to EIDOLA_GPU_CAPTURES."""
 
-import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,8 @@ import numpy as np
 import pytest
 
 from eidola.capture import EmbeddingAllToAll, GemmAllToAll, GemvAllReduce, capture_kernel
-from eidola.capture.fused import gpu
+from eidola.capture.fused import gpu, gpu_clocks
+from eidola.capture.ping_pong import align
 from eidola.capture.records import KINDS
 from eidola.capture.torch_run import run as run_captured
 from eidola.convert.captured import captured
@@ -22,7 +21,6 @@ SPECS = [
     EmbeddingAllToAll(gpus=2, workgroups=16),
     GemmAllToAll(gpus=2, rows=512, workgroups=16),
 ]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", params=["virtual", "gpu"])
@@ -69,13 +67,16 @@ def test_what_cannot_be_resident_is_refused(backend):
         gpu.run(replace(SPECS[0], workgroups=2**14), virtual=backend == "virtual")
 
 
-def test_what_a_record_costs_is_measured(backend, captures):
-    """No bound: the figures go beside the captures, and from there into docs/capture.md."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/probes.py", backend], capture_output=True, text=True, check=True
-    )
-    (captures / f"probes-{backend}.jsonl").write_text(done.stdout)
-    assert all("ns_a_record" in json.loads(line) for line in done.stdout.splitlines())
+def test_two_ranks_of_one_gpu_play_ping_pong(gpus):
+    """One clock for both: its offset is 0, and the round trip is within the deadline."""
+    cupy, spec = pytest.importorskip("cupy"), SPECS[0]
+    hz = [gpu_clocks.clock_hz(cupy, 0)] * 2
+    module = gpu._load(cupy, spec, (), [0], 1)
+    ranks = [gpu.allocate(cupy, spec, given, 0) for given in spec.inputs()]
+    jobs, _tables = gpu._jobs(cupy, spec, list(spec.inputs()[0]), ranks, [0, 0], hz)
+    found = align(gpu_clocks.ping_pongs(cupy, module, jobs, [0, 0], hz, first=1)[1:])
+    print(found)
+    assert abs(found.offset_ns) <= found.residual_ns < 100_000
 
 
 @pytest.mark.parametrize("form", ["one-shot", "two-shot"])
