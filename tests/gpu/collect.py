@@ -25,7 +25,8 @@ TESTS = {"test_kernels.py": 120, "test_probes.py": 60, "test_telemetry.py": 30, 
 EIDOLA = (sys.executable, "-c", "from eidola.cli.main import main; main()")
 NEEDS = """
 import importlib, sys
-needed = "numpy numba pandas platformdirs plotly google.protobuf pyarrow pydantic rich simpy typer eidola.cli.main".split()
+needed = "numpy numba pandas platformdirs plotly google.protobuf pyarrow pydantic rich simpy typer".split()
+needed.append("eidola.cli.main")
 wanted = "torch cupy triton pynvml amdsmi pytest hypothesis".split()
 def missing(names):
     for name in names:
