@@ -195,8 +195,10 @@ def check(
 ) -> None:
     """Check a trace against the schema: a line a problem, exit code 3 where it breaks the schema."""
     from ..schemas import check as check_folder
+    from .progress import working
 
-    problems = check_folder(trace)
+    with working("checking", enabled=not quiet):
+        problems = check_folder(trace)
     broken = any(problem.severity == "error" for problem in problems)
     if as_json:
         typer.echo(json.dumps({"ok": not broken, "problems": [asdict(p) for p in problems]}, indent=1))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import AsJson, Quiet
+from .progress import working
 
 STYLES = {"ok": "green", "gap": "yellow", "absent": "dim"}
 
@@ -22,7 +23,8 @@ def doctor(
     from ..capture.doctor import Machine, examine
     from ..capture.support import labels
 
-    findings = examine(Machine(out=output))
+    with working("looking at this machine", enabled=not quiet):
+        findings = examine(Machine(out=output))
     if as_json:
         content = {"findings": [f.as_json() for f in findings], "support": labels()}
         typer.echo(json.dumps(content, indent=1))

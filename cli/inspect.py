@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,10 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Print what a trace or a run holds."""
-    summary = summarise(path)
+    from .progress import progress
+
+    with progress(enabled=not quiet) as show:
+        summary = summarise(path, show)
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
         return
@@ -51,10 +54,10 @@ def inspect(
     typer.echo("\n" + "\n".join(_lines(summary)))
 
 
-def summarise(path: Path) -> dict[str, Any]:
+def summarise(path: Path, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
     """Return what `eidola inspect` prints of `path`, a trace or a run; times in nanoseconds, sizes in bytes.
 
-    Raises InputError where the folder is neither.
+    `progress` is told what is done, how much of it, and of how much. Raises InputError where the folder is neither.
     """
     if (path / "manifest.json").is_file():
         return _run(path)
@@ -63,20 +66,26 @@ def summarise(path: Path) -> dict[str, Any]:
     from .traffic import waits_by_rank, writes_by_pair
 
     trace = Trace(path)
-    return {
-        "ranks": _ranks(trace),
-        "spans": _spans(trace),
-        "dependencies": _counts(trace, "dependencies", ["kind", "origin"]),
-        "collectives": _collectives(trace),
-        "roles": roles(trace),
-        "communicators": _communicators(trace),
-        "peer_writes": sum(_counts(trace, "writes", ["kind"]).values()),
-        "writes_by_pair": writes_by_pair(trace),
-        "waits": trace.read("waits", ["rank"]).num_rows,
-        "waits_by_rank": waits_by_rank(trace),
-        "links": _links(trace),
-        "notes": trace.notes,
+    parts: dict[str, Callable[[], Any]] = {
+        "ranks": lambda: _ranks(trace),
+        "spans": lambda: _spans(trace),
+        "dependencies": lambda: _counts(trace, "dependencies", ["kind", "origin"]),
+        "collectives": lambda: _collectives(trace),
+        "roles": lambda: roles(trace),
+        "communicators": lambda: _communicators(trace),
+        "peer_writes": lambda: sum(_counts(trace, "writes", ["kind"]).values()),
+        "writes_by_pair": lambda: writes_by_pair(trace),
+        "waits": lambda: trace.read("waits", ["rank"]).num_rows,
+        "waits_by_rank": lambda: waits_by_rank(trace),
+        "links": lambda: _links(trace),
+        "notes": lambda: trace.notes,
     }
+    found = {}
+    for done, (name, part) in enumerate(parts.items()):
+        if progress:
+            progress("reading tables", done, len(parts))
+        found[name] = part()
+    return found
 
 
 def _run(path: Path) -> dict[str, Any]:

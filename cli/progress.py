@@ -53,15 +53,23 @@ def _columns() -> "tuple[ProgressColumn, ...]":
 
         def render(self, task: "Task") -> Text:
             """Return the rate, where there is one."""
-            return Text(f"{task.speed:,.0f}/s" if task.speed and task.total else "")
+            if not (task.speed and task.total):
+                return Text("")
+            return Text(f"{task.speed:,.0f}/s" if task.speed >= 10 else f"{task.speed:.2g}/s")
+
+    class Left(shown.TimeRemainingColumn):
+        """The time left, where how much there is to do is known."""
+
+        def render(self, task: "Task") -> Text:
+            """Return it with its name."""
+            return Text("left ").append(super().render(task)) if task.total else Text("")
 
     return (
         shown.TextColumn("{task.description}"),
         shown.BarColumn(),
         shown.TaskProgressColumn(),
         Rate(),
-        shown.TextColumn("left"),
-        shown.TimeRemainingColumn(compact=True),
+        Left(compact=True),
         shown.TextColumn("spent"),
         shown.TimeElapsedColumn(),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .durations import us
+from .progress import working
 from .tables import show_table
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def show_run(results: "Results") -> None:
 
     summary = results.summary
     if "messages" in results.tables():
-        explanation = explain(results)
+        with working("walking the critical path"):
+            explanation = explain(results)
         typer.echo(explanation.sentence)
         show_table("critical path", _CAUSE, _causes(explanation, _SHOWN))
     else:

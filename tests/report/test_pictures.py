@@ -8,6 +8,7 @@ import pytest
 
 from eidola.convert import convert, find_format
 from eidola.replay import compare, confirm, explain, monitor, replay, spin
+from eidola.replay.sweeping import read_study, sweep
 from eidola.report import report, report_comparison
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +19,8 @@ KINETO = ROOT.parent / "shared/traces/kineto/v100_dlrm_8ranks"
 SHOWN = {  # of each report, its views in the page
     "fused": ("path", "causes", "gpus", "flags", "waits", "traffic"),
     "job": ("fabric", "links", "messages", "collectives"),
-    "comparison": ("operations",),
+    "comparison": ("named", "operations"),
+    "swept": ("makespan_ps",),
     "kineto": ("launches",),
 }
 
@@ -42,6 +44,13 @@ def comparison(folder):
     return report_comparison(compare(polled, armed.path).as_dict(), folder / "comparison.html")
 
 
+def swept(folder):
+    study = folder / "study.toml"
+    grid = 'gpus = [8, 16, 32, 64]\nalgorithms = [{ all_reduce = "ring" }, { all_reduce = "tree" }]'
+    study.write_text(f'trace = "{JOB}"\n[fixed]\nfabric = "hgx-h100"\n[grid]\n{grid}\n')
+    return report(sweep(read_study(study), folder / "study", jobs=1).path, folder / "swept.html")
+
+
 def kineto(folder):
     if not KINETO.is_dir():
         pytest.skip("no Kineto traces beside the repository")
@@ -49,7 +58,7 @@ def kineto(folder):
     return report(folder / "kineto.eidola", folder / "kineto.html")
 
 
-@pytest.mark.parametrize("make", [fused, job, comparison, kineto], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [fused, job, comparison, swept, kineto], ids=lambda make: make.__name__)
 def test_every_view_is_pictured(page, tmp_path, request, make):
     views = SHOWN[make.__name__]
     if request.config.getoption("--refresh-pictures"):
