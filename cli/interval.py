@@ -23,12 +23,15 @@ def interval_command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="How many draws.")] = 20,
     percent: Annotated[float, typer.Option(min=1, max=99, help="Of the draws that lie inside.")] = 90,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Steps at the beginning that warm up: not drawn, nor drawn from.")
+    ] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Say between what a replay's times lie: captured gaps are drawn anew, once a seed."""
     from ..replay import lower
-    from ..replay.jitter import spread
+    from ..replay.jitter import captured_steps, spread
     from ..replay.lowering.plan import make_plan
     from ..replay.presets import fabric as load
     from ..schemas import Trace
@@ -38,7 +41,14 @@ def interval_command(
         read = Trace(trace)
         built = load(fabric, gpus or len(read.ranks()))
         lowered = lower(read, built, plan=make_plan(read, gpus))
-        found = spread(lowered.program, built, seeds, progress=lambda done, total: show("seeds", done, total))
+        found = spread(
+            lowered.program,
+            built,
+            seeds,
+            steps=None if gpus else captured_steps(read),
+            skip=skip,
+            progress=lambda done, total: show("seeds", done, total),
+        )
     low, high = found.interval(percent)
     names = ["step", *(f"{c.operation} {c.sequence}" for c in lowered.program.collectives)]
     ends = [(n, int(a), int(b)) for n, a, b in zip(names, low, high, strict=True)]

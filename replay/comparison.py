@@ -24,9 +24,9 @@ class Comparison:
     up to the makespans, so the differences to that of the makespans), `named` (the same by cause, a, b, difference:
     each kernel, call or operation by its name), `kernels` (kind, name, a_ps, b_ps,
     difference_ps, matched, only_a, only_b), `collectives` (communicator, sequence, operation, a_ps, b_ps,
-    difference_ps, a_against_b, skew_a_ps, skew_b_ps, ranks_a, ranks_b; own time: last start to latest end;
-    a_against_b: a / b - 1), `links` (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference:
-    flag reads).
+    difference_ps, a_against_b, skew_a_ps, skew_b_ps, ranks_a, ranks_b, end_a_ps, end_b_ps; own time: last start to
+    latest end; a_against_b: a / b - 1; the latest end is since the side began, less own time it is the last start),
+    `links` (link, a_ps, b_ps, difference_ps: busy) and `flags` (rank, a, b, difference: flag reads).
     """
 
     a: str
@@ -222,13 +222,18 @@ def _collectives(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def _own(rows: pd.DataFrame, side: str) -> pd.DataFrame:
-    """Return own time (last start to latest end), skew (first to last start) and ranks of every operation."""
+    """Return own time (last start to latest end), skew (first to last start), ranks and end of every operation."""
     keys = ["communicator", "sequence", "operation"]
     groups = rows.groupby(keys, as_index=False).agg(
         first=("start_ps", "min"), last=("start_ps", "max"), end=("end_ps", "max"), ranks=("rank", "nunique")
     )
     own, skew = groups["end"] - groups["last"], groups["last"] - groups["first"]
-    columns = {f"{side}_ps": own, f"skew_{side}_ps": skew, f"ranks_{side}": groups["ranks"]}
+    columns = {
+        f"{side}_ps": own,
+        f"skew_{side}_ps": skew,
+        f"ranks_{side}": groups["ranks"],
+        f"end_{side}_ps": groups["end"],
+    }
     return groups[keys].assign(**columns)
 
 

@@ -28,7 +28,7 @@ _TRACED = ("kernel", "phase", "copy", "host_call")
 
 @dataclass(frozen=True)
 class Side:
-    """What a comparison needs, in picoseconds.
+    """What a comparison needs, in picoseconds since the run's, or the capture's, first operation began.
 
     `activities`: rank, agent, kind, name, duration_ps, an agent's in order; `collectives`: rank, communicator,
     sequence, operation, start_ps, end_ps; `links`: link, value (busy); `flags`: rank, value (flag reads). A capture
@@ -79,16 +79,18 @@ def run_side(run: Results) -> Side:
 
 def captured_side(run: Results) -> Side:
     """Return what was captured of a run's own operations; raises UsageError where nothing was."""
-    activities = _activities(run, "captured_start_ns", "captured_end_ns", 1000)
-    if not len(activities):
+    times = "captured_start_ns", "captured_end_ns"
+    begin_ns = pc.min(run.read("activities", times[:1])[times[0]]).as_py()
+    if begin_ns is None:
         raise UsageError(
             f"{run.path}: nothing in this run was captured; compare it with another run, or with a trace"
         )
+    activities = _activities(run, *times, 1000, begin_ns)
     return Side(
         label="captured",
         makespan_ps=int(activities["end_ps"].max()),
         activities=activities,
-        collectives=_collectives(run, "captured_start_ns", "captured_end_ns", 1000),
+        collectives=_collectives(run, *times, 1000, begin_ns),
         backends=_truthful(run.summary.get("backends", ()), run.path),
     )
 
@@ -104,8 +106,9 @@ def trace_side(trace: Trace) -> Side:
     mine = collectives[["rank", "span"]].dropna().drop_duplicates()
     spans = spans.rename(columns={"lane": "agent"}).merge(mine, how="left", indicator="part")
     spans["kind"] = spans["kind"].where(spans["part"] == "left_only", "collective")
-    activities = _in_order(_scaled(spans, "start_ns", "end_ns", 1000))
-    collectives = _scaled(collectives, "start_ns", "end_ns", 1000).drop(columns="span")
+    begin_ns = int(spans["start_ns"].min())
+    activities = _in_order(_scaled(spans, "start_ns", "end_ns", 1000, begin_ns))
+    collectives = _scaled(collectives, "start_ns", "end_ns", 1000, begin_ns).drop(columns="span")
     polls = trace.read("waits", ["rank", "polls"]).to_pandas().dropna().astype("int64")
     flags = (
         polls.rename(columns={"polls": "value"}).groupby("rank", as_index=False).sum() if len(polls) else None
@@ -115,16 +118,16 @@ def trace_side(trace: Trace) -> Side:
     return Side(str(trace.path), makespan_ps, activities, collectives, flags=flags, backends=ran_on)
 
 
-def _activities(run: Results, start: str, end: str, unit_ps: int) -> pd.DataFrame:
+def _activities(run: Results, start: str, end: str, unit_ps: int, begin: int = 0) -> pd.DataFrame:
     rows = _read(run, "activities", ["agent", "rank", "kind", "name"], start, end)
     agents = run.read("agents", ["name"])["name"].to_pandas()
     rows["agent"] = agents.to_numpy()[rows["agent"].to_numpy()]
-    return _in_order(_scaled(rows, start, end, unit_ps))
+    return _in_order(_scaled(rows, start, end, unit_ps, begin))
 
 
-def _collectives(run: Results, start: str, end: str, unit_ps: int) -> pd.DataFrame:
+def _collectives(run: Results, start: str, end: str, unit_ps: int, begin: int = 0) -> pd.DataFrame:
     rows = _read(run, "collectives", ["rank", "communicator", "sequence", "operation"], start, end)
-    return _scaled(rows, start, end, unit_ps)
+    return _scaled(rows, start, end, unit_ps, begin)
 
 
 def _read(run: Results, table: str, columns: list[str], start: str, end: str) -> pd.DataFrame:
@@ -143,10 +146,9 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("start_ps", kind="stable", ignore_index=True)
 
 
-def _scaled(rows: pd.DataFrame, start: str, end: str, unit_ps: int) -> pd.DataFrame:
-    """Return the rows with their times as picoseconds; captured ones from the earliest of them."""
-    first = int(rows[start].min()) if len(rows) and unit_ps > 1 else 0
-    times = {"start_ps": (rows[start] - first) * unit_ps, "end_ps": (rows[end] - first) * unit_ps}
+def _scaled(rows: pd.DataFrame, start: str, end: str, unit_ps: int, begin: int) -> pd.DataFrame:
+    """Return the rows with their times as picoseconds since `begin`, which is in the times' unit."""
+    times = {"start_ps": (rows[start] - begin) * unit_ps, "end_ps": (rows[end] - begin) * unit_ps}
     return rows.drop(columns=[start, end]).assign(**times)
 
 

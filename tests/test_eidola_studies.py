@@ -12,14 +12,14 @@ import pytest
 STUDIES = Path(__file__).resolve().parents[1] / "docs" / "studies" / "eidola"
 
 
-def shown(name, folder):
+def shown(name, folder=None):
     """Run a study; return the cells of its tables, row by row."""
     done = subprocess.run(
-        [sys.executable, STUDIES / f"{name}.py", "--quick", "--out", folder],
+        [sys.executable, STUDIES / f"{name}.py", "--quick", *(("--out", folder) if folder else ())],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert list(folder.glob("*.svg"))
+    assert folder is None or list(folder.glob("*.svg"))
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in done.stdout.splitlines()
@@ -88,3 +88,15 @@ def test_predicted_polls_stand_beside_those_of_a_real_run(tmp_path):
     rows = [row for row in shown("real_polls", tmp_path) if len(row) == 12 and row[0].isdigit()]
     assert [int(row[0]) for row in rows] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert all(number(row[3]) >= 1 for row in rows)
+
+
+@pytest.mark.skipif(
+    not shutil.which(os.environ.get("CC", "cc")), reason="no C compiler: the kernel is not run"
+)
+def test_coverage_of_unseen_steps_is_told_and_wider_intervals_hold_no_less():
+    rows = [row for row in shown("coverage") if row[1].isdigit()]
+    assert [row[0] for row in rows][-1] == "fused GEMV + AllReduce"
+    assert len(rows) == 4
+    for row in rows:
+        held = [number(cell) for cell in row[3:]]
+        assert held == sorted(held)

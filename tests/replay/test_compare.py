@@ -94,6 +94,7 @@ def test_predictions_are_set_against_what_was_captured(tmp_path, gpus):
     captured = 25_000_000 - (3 + gpus - 1) * US
     assert (row["a_ps"], row["b_ps"]) == (STEP, captured)
     assert (row["skew_a_ps"], row["skew_b_ps"]) == (0, (gpus - 1) * US)
+    assert (row["end_a_ps"], row["end_b_ps"]) == (3 * US + STEP, 25 * US)  # since the first operation began
     assert found.makespan_b_ps == 25 * US
     assert found.same is None
     errors = found.errors()
