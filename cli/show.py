@@ -28,14 +28,8 @@ _FACTS = {
     "fabric": "fabric", "mode": "mode", "wait": "wait", "routing": "routing", "messages": "messages",
     "waits": "waits", "flag_reads": "flag reads", "engine": "engine", "stalled": "stalled",
 }  # fmt: skip
-_DETAIL = [
-    "skew_a_ps",
-    "skew_b_ps",
-    "ranks_a",
-    "ranks_b",
-    "end_a_ps",
-    "end_b_ps",
-]  # of collectives, in --json only
+# Of collectives, in --json only.
+_DETAIL = ["skew_a_ps", "skew_b_ps", "ranks_a", "ranks_b", "end_a_ps", "end_b_ps"]
 
 
 def show_run(results: "Results") -> None:
