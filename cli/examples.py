@@ -4,6 +4,24 @@ import typer
 
 _TRACE = "job.eidola"
 
+START = [
+    f"eidola convert auto traces/*.json.gz -o {_TRACE}",
+    f"eidola inspect {_TRACE}",
+    f"eidola replay run {_TRACE} --gpus 64 --fabric hgx-h100 -o run/",
+    "eidola report run/ -o report.html",
+]
+GROUPS: dict[str, list[str]] = {
+    "capture": ["eidola capture doctor", "eidola capture run -o out -- torchrun --nproc-per-node 4 train.py"],
+    "capture kernel": ["eidola capture kernel gemv-allreduce --backend host --gpus 4 -m 8192 -o raw"],
+    "convert": [f"eidola convert auto traces/ -o {_TRACE}", f"eidola convert check {_TRACE}"],
+    "replay": [
+        f"eidola replay run {_TRACE} --gpus 64 --fabric hgx-h100 -o run/",
+        "eidola replay explain run/",
+        "eidola replay compare run/",
+    ],
+    "replay generate": ["eidola replay generate gemv-allreduce --gpus 256 -m 8192 -o gemv.eidola"],
+}
+
 EXAMPLES: dict[str, list[str]] = {
     "inspect": [f"eidola inspect {_TRACE}", "eidola inspect run/ --json"],
     "report": [
@@ -15,6 +33,7 @@ EXAMPLES: dict[str, list[str]] = {
         "eidola capture run -o out -- torchrun --nproc-per-node 4 train.py",
         "eidola capture run -o out --detail spaced --telemetry 0.1 -- python train.py",
     ],
+    "capture recover": ["eidola capture recover out"],
     "capture doctor": ["eidola capture doctor", "eidola capture doctor --json -o /scratch"],
     "capture kernel gemv-allreduce": [
         "eidola capture kernel gemv-allreduce --backend host --gpus 4 -m 8192 -o raw"
@@ -66,7 +85,14 @@ def attach(app: typer.Typer, *path: str) -> None:
         if not lines and path == ("convert",):
             lines = [f"eidola {name} FILES... -o {_TRACE}".replace("FILES...", "traces/")]
         if lines and not command.epilog:
-            command.epilog = "\n\n".join(["Examples:" if len(lines) > 1 else "Example:", *lines])
+            command.epilog = text(lines)
     for group in app.registered_groups:
         if group.typer_instance is not None:
+            name = " ".join((*path, str(group.name)))
+            group.typer_instance.info.epilog = text(GROUPS[name])
             attach(group.typer_instance, *path, str(group.name))
+
+
+def text(lines: list[str]) -> str:
+    """Return example commands as the end of a help text."""
+    return "\n\n".join(["Examples:" if len(lines) > 1 else "Example:", *lines])

@@ -16,6 +16,10 @@ INTERRUPTED = "eidola: interrupted; nothing that looks complete was left behind"
 class Commands(TyperGroup):
     """The commands; Ctrl-C ends each with a line, which typer alone would leave out."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order in which one uses them."""
+        return sorted(super().list_commands(ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
@@ -29,6 +33,7 @@ app = typer.Typer(
     cls=Commands,
     name="eidola",
     help="Capture peer-to-peer GPU traffic, normalise it, and replay it at GPU counts nobody captured.",
+    epilog=examples.text(examples.START),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -43,6 +43,28 @@ def test_help_ends_with_examples_that_parse(path, command):
             pytest.fail(f"{line}: {error.message}")
 
 
+def groups(group, path=()):
+    yield path, group
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from groups(command, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "group"), list(groups(ROOT)), ids=[" ".join(p) for p, _ in groups(ROOT)])
+def test_help_of_groups_ends_with_examples_of_theirs(path, group):
+    found = examples(group)
+    assert found
+    for line in found:
+        words = shlex.split(line)[1:]
+        assert tuple(words[: len(path)]) == path
+        assert any(tuple(words[: len(known)]) == known for known, _ in COMMANDS)
+
+
+def test_commands_are_listed_in_the_order_of_use():
+    names = ROOT.list_commands(None)
+    assert names == ["capture", "convert", "inspect", "replay", "report"]
+
+
 def test_shells_can_be_taught_to_complete():
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from eidola.cli.main import main; sys.argv[0] = 'eidola'; main()",
