@@ -10,13 +10,20 @@ import sys
 
 import capture_overhead
 import conversion
+import databases
 import engines
 import permutation
 import startup
 import training_step
 from figure import HERE, machine
 
-BENCHMARKS = {"engines": engines, "permutation": permutation, "startup": startup, "conversion": conversion}
+BENCHMARKS = {
+    "engines": engines,
+    "permutation": permutation,
+    "startup": startup,
+    "conversion": conversion,
+    "databases": databases,
+}
 LONG = {"training_step": training_step, "capture_overhead": capture_overhead}
 
 

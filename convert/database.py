@@ -26,7 +26,7 @@ from ..schemas.errors import InputError
 from .scanner import NULL
 
 MAGIC = b"SQLite format 3\x00"
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 14
 """Rows that are Python objects at a time."""
 TEXT_LIMIT = 4096
 """Characters kept of a text; profilers' names are shorter."""

@@ -4,15 +4,17 @@ Order within a lane is implied and not stored. No edge contradicts the captured 
 left out and counted.
 """
 
+from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from .collectives import HostRecords, Part, operation_of
+from .narrow import release
 from .scanner import CALL
-from .work import Ints, Queue, Work, numbers, queues
+from .work import Ints, Queue, Work, launched, numbers, queues
 
 HANDOVER_NS = 50_000
 """A thread that was idle for this long, while another worked, is taken to have waited for it.
@@ -23,16 +25,24 @@ Above the gaps between two calls of one busy thread, below the time that a step'
 _WAIT_DEPTH = 4  # collectives launched before a wait among which the one waited for is looked for
 
 
-@dataclass
+_KINDS = ("event", "launch", "sync", "thread")
+_ORIGINS = ("inferred", "measured")
+
+
 class Edges:
     """Edges (before, after, kind) with their origin; `contradicted` counts those left out, by kind."""
 
-    work: Work
-    rows: dict[tuple[int, int, str], str] = field(default_factory=dict)
-    contradicted: Counter[str] = field(default_factory=Counter)
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.contradicted: Counter[str] = Counter()
+        self._before, self._after, self._told = array("q"), array("q"), array("b")
+        self._type = work.launch.dtype
 
     def add(self, before: int, after: int, kind: str, origin: str) -> bool:
-        """Add an edge unless the captured times contradict it; say whether they allow it."""
+        """Add an edge unless the captured times contradict it; say whether they allow it.
+
+        Of several that differ in their origin only, the first counts.
+        """
         if before < 0 or after < 0 or before == after:
             return False
         work = self.work
@@ -40,55 +50,64 @@ class Edges:
         if work.end_ns[before] > limit:
             self.contradicted[kind] += 1
             return False
-        self.rows.setdefault((before, after, kind), origin)
+        self._before.append(before)
+        self._after.append(after)
+        self._told.append(_KINDS.index(kind) << 1 | _ORIGINS.index(origin))
         return True
 
     def columns(self) -> dict[str, pa.Array]:
         """Return the columns of `dependencies`, launches included, in order of (after, before, kind)."""
         launched = np.flatnonzero(self.work.launch >= 0)
-        rows = list(self.rows)
-        count = len(launched)
-        before = np.concatenate([self.work.launch[launched], np.array([row[0] for row in rows], np.int64)])
-        after = np.concatenate([launched, np.array([row[1] for row in rows], np.int64)])
-        kind = pa.concat_arrays([_repeated("launch", count), pa.array([row[2] for row in rows], pa.string())])
-        origin = pa.concat_arrays([_repeated("measured", count), pa.array(self.rows.values(), pa.string())])
-        table = pa.table({"before": before, "after": after, "kind": kind, "origin": origin})
-        table = table.sort_by([("after", "ascending"), ("before", "ascending"), ("kind", "ascending")])
-        return {name: table[name] for name in table.column_names}
+        before = np.concatenate([self.work.launch[launched], self._spans(self._before)])
+        after = np.concatenate([launched.astype(self._type), self._spans(self._after)])
+        told = np.full(len(after), _KINDS.index("launch") << 1 | _ORIGINS.index("measured"), np.int8)
+        told[len(launched) :] = np.frombuffer(self._told, np.int8)
+        del launched
+        order = np.lexsort((told >> 1, before, after))
+        before, after, told = before[order], after[order], told[order]
+        new = np.append(True, (np.diff(after) != 0) | (np.diff(before) != 0) | (np.diff(told >> 1) != 0))
+        kept = slice(None) if new.all() else np.flatnonzero(new[: len(after)])
+        return {
+            "before": pa.array(before[kept]),
+            "after": pa.array(after[kept]),
+            "kind": _words(told[kept] >> 1, _KINDS),
+            "origin": _words(told[kept] & 1, _ORIGINS),
+        }
+
+    def _spans(self, spans: "array[int]") -> npt.NDArray[np.integer]:
+        return np.frombuffer(spans, np.int64).astype(self._type)
 
 
-def _repeated(word: str, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(word, pa.string()), count)
+def _words(places: npt.NDArray[np.int8], words: tuple[str, ...]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(places), pa.array(words))
 
 
 def find_edges(work: Work, records: HostRecords, parts: list[Part]) -> Edges:
     """Find all edges of a rank."""
     edges = Edges(work)
-    lanes, threads = queues(work)
-    context = _Context(work, records, parts, lanes, threads)
+    context = _Context(work, records, parts)
     measured = _measured(context, edges)
     if not measured["Stream Wait Event"]:
         _collective_inputs(context, edges)
         _stream_waits(context, edges)
     _syncs(context, edges, measured["Event Sync"])
     _handovers(work, edges)
+    del context
+    release()
     return edges
 
 
-@dataclass
 class _Context:
-    work: Work
-    records: HostRecords
-    parts: list[Part]
-    lanes: dict[int, Queue]
-    threads: dict[int, Queue]
-
-    def __post_init__(self) -> None:
-        self.collective = {part.span for part in self.parts}
-        launched = [s for queue in self.lanes.values() for s in queue.spans]
-        launched.sort(key=lambda s: (self.work.start_ns[self.work.launch[s]], self.work.start_ns[s]))
-        self.compute = Queue(self.work, [s for s in launched if s not in self.collective])
-        self.communication = Queue(self.work, [s for s in launched if s in self.collective])
+    def __init__(self, work: Work, records: HostRecords, parts: list[Part]) -> None:
+        self.work = work
+        self.records = records
+        self.parts = parts
+        self.collective = {part.span for part in parts}
+        spans = launched(work)
+        self.lanes, self.threads = queues(work, spans)
+        communicates = np.isin(spans, np.fromiter(self.collective, np.int64))
+        self.compute = Queue(work, spans[~communicates])
+        self.communication = Queue(work, spans[communicates])
 
     def calls(self, pattern: str) -> list[int]:
         return np.flatnonzero((self.work.kind == CALL) & self.work.matching(pattern)).tolist()
@@ -103,9 +122,9 @@ def _measured(context: _Context, edges: Edges) -> Counter[str]:
     sync = work.syncs
     if not sync.num_rows:
         return used
-    calls = {
-        int(c): int(s) for s, c in enumerate(work.correlation.tolist()) if c > 0 and work.kind[s] == CALL
-    }
+    named = np.concatenate([numbers(sync, n) for n in ("correlation", "wait_record")])
+    found = np.flatnonzero((work.kind == CALL) & (work.correlation > 0) & np.isin(work.correlation, named))
+    calls = dict(zip(work.correlation[found].tolist(), found.tolist(), strict=True))
     lane_of = {
         (int(work.device[s]), int(work.stream[s])): lane
         for lane, q in context.lanes.items()
@@ -171,7 +190,7 @@ def _stream_waits(context: _Context, edges: Edges) -> None:
             continue
         if waits:
             last = context.communication.count_before(time_ns)
-            candidates = context.communication.spans[max(0, last - _WAIT_DEPTH) : last]
+            candidates = context.communication.spans[max(0, last - _WAIT_DEPTH) : last].tolist()
             candidates = [s for s in candidates if work.end_ns[s] <= work.start_ns[after]] or candidates[-1:]
         else:
             others = [q.before(time_ns) for lane, q in context.lanes.items() if lane != work.lane[after]]
@@ -232,31 +251,30 @@ def _handovers(work: Work, edges: Edges) -> None:
     """
     calls = np.flatnonzero(work.kind == CALL)
     tids, starts, ends = work.tid[calls], work.start_ns[calls], work.end_ns[calls]
-    resumes = _next_of_own_thread(tids, starts)
     last_end: dict[int, int] = {}
     switches = np.flatnonzero(tids[1:] != tids[:-1]) + 1
     if not len(switches):
         return
+    resumes = _next_of_own_thread(tids, starts)[switches - 1].tolist()
     run_ends = np.maximum.reduceat(ends, np.concatenate([[0], switches]))
     givers, takers = tids[switches - 1].tolist(), tids[switches].tolist()
     times = zip(run_ends.tolist(), ends[switches - 1].tolist(), starts[switches].tolist(), strict=False)
-    for switch, giver, taker, (run_end, given_ns, taken_ns) in zip(
-        switches.tolist(), givers, takers, times, strict=True
+    for switch, giver, taker, resumed_ns, (run_end, given_ns, taken_ns) in zip(
+        switches.tolist(), givers, takers, resumes, times, strict=True
     ):
         last_end[giver] = run_end
         idle_since = last_end.get(taker)
         waited = idle_since is None or (idle_since < given_ns and taken_ns - idle_since >= HANDOVER_NS)
         if not waited or given_ns > taken_ns:
             continue
-        resumed_ns = resumes[switch - 1]
         if resumed_ns < 0 or resumed_ns - taken_ns >= HANDOVER_NS:
             edges.add(int(calls[switch - 1]), int(calls[switch]), "thread", "inferred")
 
 
-def _next_of_own_thread(tids: Ints, starts: Ints) -> list[int]:
+def _next_of_own_thread(tids: Ints, starts: Ints) -> Ints:
     """Return when each call's thread begins its next one, -1 after its last; calls are in order of start."""
     order = np.argsort(tids, kind="stable")
     following = np.full(len(tids), -1, np.int64)
     same = tids[order[1:]] == tids[order[:-1]]
     following[order[:-1][same]] = starts[order[1:][same]]
-    return following.tolist()
+    return following

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .json_stream import EventFile, decode_json, open_bytes, recover
+from .narrow import Table
 from .objects import columns_of
 from .scanner import ANNOTATION, CALL, INTEGERS, NULL, OPERATOR, Scanned, scan
 
@@ -45,15 +46,20 @@ class Detail:
 
 @dataclass
 class Events:
-    """What was kept of one file: `table` has the columns of SCHEMA, times relative to `base_ns`."""
+    """What was kept of one file: `rows` have the columns of SCHEMA, times relative to `base_ns`."""
 
     path: Path
-    table: pa.Table
+    rows: Table
     details: list[Detail]
     metadata: dict[str, Any]
     dropped: Counter[str]
     truncated: bool
     base_ns: int = 0
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows as Arrow."""
+        return self.rows.table()
 
 
 @dataclass
@@ -70,15 +76,14 @@ def read_events(path: Path) -> Events:
     events and a missing end are survived and counted in `dropped`.
     """
     file = EventFile(path)
-    tables, details, dropped = [SCHEMA.empty_table()], [], Counter[str]()
+    rows, details, dropped = Table(SCHEMA), [], Counter[str]()
     for piece in _pieces(file, everything=False):
-        tables.append(piece.table)
+        rows.add(piece.table)
         details += piece.details
         dropped += piece.dropped
-    table = pa.concat_tables(tables).unify_dictionaries()
     base = file.metadata.get("baseTimeNanoseconds")
     base_ns = base if isinstance(base, int) else 0
-    return Events(path, table, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)
+    return Events(path, rows, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)
 
 
 def read_all(path: Path) -> Iterator[pa.Table]:

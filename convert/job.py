@@ -1,7 +1,7 @@
 """The ranks of one job, however they were read -> a trace: matched, put on one clock, written, reported."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
+from ..schemas.store import ROW_GROUP_ROWS
 from .clocks import Clock, align
 from .collectives import Part
 from .matching import Matching, Member, match
-from .rank import RankRecord
+from .narrow import release
+from .rank import RankRecord, shifted
 from .report import ConversionReport
 
 RUN_GAP_NS = 1_000_000_000
@@ -34,11 +36,16 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     world_size = next((r.world_size for r in records if r.world_size), None)
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = _clocks(records, matching)
+    report = _report(writer.path, records, matching, clocks, world_size)
+    release()
     for record in records:
         clock = clocks[record.rank]
-        record.shift(clock.offset_ns, clock.drift_ppb, clock.at_ns)
+        report.spans += len(record.spans["span"])
+        report.dependencies.update(_edge_counts(record.edges))
+        record.shift_parts(clock.offset_ns, clock.drift_ppb, clock.at_ns)
         _write_rank(writer, record, matching, clock)
-    report = _report(writer.path, records, matching, clocks, world_size)
+        record.spans, record.edges, record.more = {}, {}, {}  # a rank's rows are in memory alone
+        release()
     writer.notes = {"source": source, **report.as_dict()}
     del writer.notes["path"]
     return report
@@ -107,15 +114,23 @@ def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clo
         "method": [clock.method], "offset_ns": [clock.offset_ns], "drift_ppb": [clock.drift_ppb],
         "residual_ns": [clock.residual_ns], "anchors": [clock.anchors],
     })  # fmt: skip
-    writer.write("spans", rank, record.spans)
-    writer.write("dependencies", rank, record.edges)
+    writer.write_slices("spans", rank, _slices(record.spans, clock))
+    writer.write_slices("dependencies", rank, _slices(record.edges, clock))
     own = [m for m in matching.members if m.rank == rank]
     writer.write("communicators", rank, {
         name: [getattr(m, name) for m in own] for name in ("communicator", "group_rank", "group_size", "name")
     })  # fmt: skip
     writer.write("collectives", rank, _collective_columns(record.parts, matching))
     for name, columns in record.more.items():
-        writer.write(name, rank, columns)
+        writer.write_slices(name, rank, _slices(columns, clock))
+
+
+def _slices(columns: Mapping[str, Any], clock: Clock) -> Iterator[dict[str, Any]]:
+    """Yield columns a slice at a time, their times aligned."""
+    rows = len(next(iter(columns.values()), ()))
+    for begin in range(0, rows, ROW_GROUP_ROWS):
+        some = {name: values[begin : begin + ROW_GROUP_ROWS] for name, values in columns.items()}
+        yield shifted(some, clock.offset_ns, clock.drift_ppb, clock.at_ns)
 
 
 _PART_COLUMNS = (
@@ -140,8 +155,6 @@ def _report(
     ranks = [r.rank for r in records]
     report = ConversionReport(path, ranks, sorted(set(range(world_size or 0)) - set(ranks)))
     for record in records:
-        report.spans += len(record.spans["span"])
-        report.dependencies.update(_edge_counts(record.edges))
         report.collectives.update(p.operation for p in record.parts)
         report.sources.update(p.source for p in record.parts)
         report.contradicted.update(record.contradicted)

@@ -9,13 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ..schemas.errors import InputError
 from .collectives import Group, HostRecords, Part, find_parts
 from .conversion import convert
 from .dependencies import find_edges
-from .events import SCHEMA, Events, read_events
+from .events import Events, read_events
 from .execution_trace import ExecutionTrace, read_execution_trace
 from .formats import Format, Head
 from .hardware import rank_columns
@@ -78,15 +76,13 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     Raises InputError where the file is no trace or does not tell its rank (`alone`: it is then rank 0).
     """
     events = read_events(source.trace)
-    if not events.table.num_rows:
+    if not len(events.rows):
         raise InputError(
             f"{source.trace} holds no GPU work and no collectives; was the profiler run with CUDA activities?"
         )
     trace = read_execution_trace(source.execution_trace) if source.execution_trace else None
     notes = []
     work = build_work(events)
-    events.table = SCHEMA.empty_table()  # all of it is in `work` now, and it may be large
-    pa.default_memory_pool().release_unused()
     if trace and trace.pid is not None and trace.pid not in set(work.device[~work.on_gpu].tolist()):
         notes.append(f"{trace.path.name} is of process {trace.pid}, which {source.trace.name} does not show")
     host_records = HostRecords(work, events)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..schemas.errors import InputError
 from .collectives import Group, HostRecords, find_parts
 from .dependencies import find_edges
 from .events import SCHEMA, Events
 from .hardware import rank_columns
+from .narrow import Table, filled
 from .nccl_calls import Call, describe
 from .rank import RankRecord
 from .scanner import COPY, NULL
@@ -113,7 +113,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
-        self._chunks: list[pa.Table] = []
+        self.table = Table(SCHEMA)
 
     def add(self, kind: int, names: pa.DictionaryArray, start: Ints, end: Ints, **columns: Ints) -> None:
         """Add events from `start` to `end`, nanoseconds; NULL in a column of SCHEMA is null."""
@@ -139,17 +139,12 @@ class Rows:
             **{n: pa.array(c[rows], mask=c[rows] == NULL) for n, c in columns.items()},
         }
         empty = pa.nulls(len(rows), pa.int64())
-        self._chunks.append(pa.table([given.get(n, empty) for n in SCHEMA.names], SCHEMA))
+        self.table.add(pa.table([given.get(n, empty) for n in SCHEMA.names], SCHEMA))
 
     def first_ns(self) -> int | None:
         """Return when the first event starts; None where there is none."""
-        starts = [pc.min(chunk["start_ns"]).as_py() for chunk in self._chunks if chunk.num_rows]
+        starts = (int(filled(chunk, _LATEST_NS).min()) for (chunk,) in self.table.chunks("start_ns"))
         return min(starts, default=None)
-
-    def table(self) -> pa.Table:
-        """Return all events, and forget them."""
-        chunks, self._chunks = self._chunks, []
-        return pa.concat_tables([SCHEMA.empty_table(), *chunks]).unify_dictionaries()
 
 
 def _odd_device(device: Ints) -> npt.NDArray[np.bool_]:
@@ -183,12 +178,10 @@ def build_record(profile: Profile) -> RankRecord:
     """Find launches, collectives and dependencies of one rank. Raises InputError where it ran nothing on a GPU."""
     task, place = profile.task, profile.task.place
     events = Events(
-        place.path, profile.rows.table(), [], profile.metadata, profile.rows.dropped, profile.truncated,
+        place.path, profile.rows.table, [], profile.metadata, profile.rows.dropped, profile.truncated,
         profile.base_ns,
     )  # fmt: skip
     work = build_work(events)
-    events.table = SCHEMA.empty_table()  # all of it is in `work` now, and it may be large
-    pa.default_memory_pool().release_unused()
     if not work.on_gpu.any():
         raise InputError(
             f"{place.path}: process {place.pid} has no kernel or copy with whole times; record it again with GPU "

@@ -46,16 +46,18 @@ class RankRecord:
         """Whether times count from 1970, as those of a trace without a base time may not."""
         return self.window_ns[0] > _ABSOLUTE_NS
 
-    def shift(self, offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> None:
-        """Add `offset_ns` to all times of the rank, and `drift_ppb` of the time since `at_ns`."""
+    def shift(self, offset_ns: int) -> None:
+        """Add `offset_ns` to all times of the rank."""
+        self.spans = shifted(self.spans, offset_ns)
+        self.more = {name: shifted(columns, offset_ns) for name, columns in self.more.items()}
+        self.shift_parts(offset_ns)
+
+    def shift_parts(self, offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> None:
+        """Add `offset_ns`, and `drift_ppb` of the time since `at_ns`, to the collectives' times and the window."""
 
         def moved(time_ns: int) -> int:
             return time_ns + offset_ns + drifted(time_ns - at_ns, drift_ppb)
 
-        self.spans = shifted(self.spans, offset_ns, drift_ppb, at_ns)
-        self.more = {
-            name: shifted(columns, offset_ns, drift_ppb, at_ns) for name, columns in self.more.items()
-        }
         for part in self.parts:
             for name in ("launch_ns", "start_ns", "end_ns"):
                 if (time := getattr(part, name)) is not None:
@@ -73,7 +75,7 @@ _TIMES = ("launch_ns", "start_ns", "end_ns", "issue_ns", "time_ns")
 
 
 def shifted(columns: Mapping[str, Any], offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> dict[str, Any]:
-    """Return `columns` with the moments among them on another clock, as `RankRecord.shift` says."""
+    """Return `columns` with the moments among them on another clock, as `shift_parts` says."""
     return {
         name: _moved(pa.array(values, pa.int64()), offset_ns, drift_ppb, at_ns) if name in _TIMES else values
         for name, values in columns.items()

@@ -6,7 +6,6 @@ buffer_records. Times are nanoseconds since the host's boot; a kernel shares its
 launched it.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ import pyarrow as pa
 from ..schemas.errors import InputError, UsageError
 from .formats import Format, Head
 from .json_walk import CutError, Walker
+from .narrow import Column
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
@@ -120,7 +120,7 @@ def _integer(value: Any) -> int:
 class _File:
     """What was read of a file: records as columns of integers, and what their numbers mean."""
 
-    columns: dict[str, array] = field(default_factory=dict)  # type: ignore[type-arg]
+    columns: dict[str, Column] = field(default_factory=dict)
     agents: dict[int, dict[str, Any]] = field(default_factory=dict)
     symbols: dict[int, str] = field(default_factory=dict)
     operations: list[tuple[str, list[Any]]] = field(default_factory=list)
@@ -133,10 +133,11 @@ class _File:
 
     def add(self, kind: str, row: dict[str, int]) -> None:
         for name, value in row.items():
-            self.columns.setdefault(f"{kind}/{name}", array("q")).append(value)
+            self.columns.setdefault(f"{kind}/{name}", Column()).append(value)
 
-    def rows(self, kind: str, *names: str) -> tuple[Ints, ...]:
-        return tuple(np.frombuffer(self.columns.get(f"{kind}/{n}", array("q")), np.int64) for n in names)
+    def rows(self, kind: str, *names: str) -> Iterator[tuple[Ints, ...]]:
+        """Yield columns of the records of a kind, some rows at a time."""
+        return zip(*(self.columns.get(f"{kind}/{n}", Column()).parts() for n in names), strict=True)
 
     def operation(self, kind: int, number_: int) -> str:
         names = self.operations[kind][1] if 0 <= kind < len(self.operations) else []
@@ -147,8 +148,9 @@ class _File:
 def read(task: Task, alone: bool) -> list[RankRecord]:
     """Read the rank of a file; where it is the only one, each GPU that its process used is a rank."""
     file = _read_file(task.place.path)
-    (agent,) = file.rows("kernel_dispatch", "agent")
-    used = Counter(a for a in agent.tolist() if a != NULL)
+    used: Counter[int] = Counter()
+    for (agent,) in file.rows("kernel_dispatch", "agent"):
+        used.update(agent[agent != NULL].tolist())
     if not used:
         raise InputError(
             f"{task.place.path} holds no kernel dispatch; was `rocprofv3` run with --kernel-trace or --sys-trace?"
@@ -156,7 +158,9 @@ def read(task: Task, alone: bool) -> list[RankRecord]:
     gpus = sorted(used, key=lambda a: (_integer(file.agents.get(a, {}).get("node_id")), a))
     if not alone or len(gpus) == 1:
         main = used.most_common(1)[0][0]
-        return [build_record(_profile(file, task, main, frozenset(gpus)))]
+        profile = _profile(file, task, main, frozenset(gpus))
+        del file
+        return [build_record(profile)]
     ranks = {gpu: rank for rank, gpu in enumerate(gpus)}
     note = (
         f"{task.place.path.name} is of one process on {len(gpus)} GPUs; each is a rank, in the host's order"
@@ -318,15 +322,15 @@ def _ordinals(handles: Ints, ordinals: dict[int, int]) -> Ints:
 
 def _add_kernels(file: _File, profile: Profile, gpus: frozenset[int], ordinals: dict[int, int]) -> None:
     names = ("start", "end", "agent", "kernel", "lane", "correlation", "grid", "group")
-    columns = file.rows("kernel_dispatch", *names)
-    rows = np.isin(columns[2], list(gpus))
-    start, end, agent, kernel, lane, correlation, grid, group = (c[rows] for c in columns)
-    ids, places = np.unique(kernel, return_inverse=True)
-    words = dictionary([file.symbols.get(i) or "unnamed kernel" for i in ids.tolist()], places)
-    profile.rows.add(
-        KERNEL, words, start, end, device=_ordinals(agent, ordinals), stream=lane, correlation=correlation,
-        grid_x=blocks(grid, group),
-    )  # fmt: skip
+    for columns in file.rows("kernel_dispatch", *names):
+        rows = np.isin(columns[2], list(gpus))
+        start, end, agent, kernel, lane, correlation, grid, group = (c[rows] for c in columns)
+        ids, places = np.unique(kernel, return_inverse=True)
+        words = dictionary([file.symbols.get(i) or "unnamed kernel" for i in ids.tolist()], places)
+        profile.rows.add(
+            KERNEL, words, start, end, device=_ordinals(agent, ordinals), stream=lane, correlation=correlation,
+            grid_x=blocks(grid, group),
+        )  # fmt: skip
 
 
 def _add_copies(
@@ -334,23 +338,26 @@ def _add_copies(
 ) -> None:
     """Add the copies of a rank: of its source's, or where that is no GPU of a rank, of its destination's."""
     names = ("start", "end", "source", "target", "lane", "correlation", "bytes", "kind", "operation")
-    columns = file.rows("memory_copy", *names)
     ranks = dict(profile.task.peers)
     others = [gpu for gpu in ranks if gpu not in gpus]
-    rows = np.isin(columns[2], list(gpus)) | (np.isin(columns[3], list(gpus)) & ~np.isin(columns[2], others))
-    start, end, source, target, lane, correlation, size, kind, operation = (c[rows] for c in columns)
-    ids, places = np.unique(np.stack([kind, operation], axis=1), axis=0, return_inverse=True)
-    words = dictionary([copy_name(file.operation(*pair)) for pair in ids.tolist()], places.reshape(-1))
-    device = _ordinals(np.where(np.isin(source, list(gpus)), source, target), ordinals)
-    profile.rows.add(COPY, words, start, end, device=device, stream=lane, correlation=correlation)
-    away = np.flatnonzero((source == main) & np.isin(target, others))
-    known = (np.where(c == NULL, -1, c)[away].tolist() for c in (start, lane, correlation, size, target))
-    profile.copies += [
-        (at, stream, call, count, ranks[gpu]) for at, stream, call, count, gpu in zip(*known, strict=True)
-        if count >= 0
-    ]  # fmt: skip
     agents = {handle for handle, agent in file.agents.items() if agent.get("type") == _GPU}
-    abroad = int((np.isin(source, list(gpus)) & np.isin(target, list(agents - gpus - set(ranks)))).sum())
+    strangers = list(agents - gpus - set(ranks))
+    abroad = 0
+    for columns in file.rows("memory_copy", *names):
+        rows = np.isin(columns[2], list(gpus)) | (
+            np.isin(columns[3], list(gpus)) & ~np.isin(columns[2], others)
+        )
+        start, end, source, target, lane, correlation, size, kind, operation = (c[rows] for c in columns)
+        words = _operations(file, kind, operation, copy_name)
+        device = _ordinals(np.where(np.isin(source, list(gpus)), source, target), ordinals)
+        profile.rows.add(COPY, words, start, end, device=device, stream=lane, correlation=correlation)
+        away = np.flatnonzero((source == main) & np.isin(target, others))
+        known = (np.where(c == NULL, -1, c)[away].tolist() for c in (start, lane, correlation, size, target))
+        profile.copies += [
+            (at, stream, call, count, ranks[gpu]) for at, stream, call, count, gpu in zip(*known, strict=True)
+            if count >= 0
+        ]  # fmt: skip
+        abroad += int((np.isin(source, list(gpus)) & np.isin(target, strangers)).sum())
     if abroad:
         profile.notes.append(
             f"{profile.task.place.path.name}: {abroad} copies go to GPUs of other processes; which ranks these are "
@@ -358,21 +365,29 @@ def _add_copies(
         )
 
 
+def _operations(
+    file: _File, kind: Ints, operation: Ints, name: Callable[[str], str] = str
+) -> pa.DictionaryArray:
+    """Return the names of operations, each of its kind."""
+    ids, places = np.unique(np.stack([kind, operation], axis=1), axis=0, return_inverse=True)
+    return dictionary([name(file.operation(*pair)) for pair in ids.tolist()], places.reshape(-1))
+
+
 def _add_calls(file: _File, profile: Profile) -> None:
     names = ("start", "end", "tid", "correlation", "kind", "operation")
-    for source, target in (("hip_api", CALL), ("marker_api", ANNOTATION)):
-        start, end, tid, correlation, kind, operation = file.rows(source, *names)
-        if source == "marker_api":
-            texts = [file.messages.get(i) or "roctx range" for i in correlation.tolist()]
-            words = pa.array(texts, pa.string()).dictionary_encode()
-        else:
-            ids, places = np.unique(np.stack([kind, operation], axis=1), axis=0, return_inverse=True)
-            words = dictionary([file.operation(*pair) for pair in ids.tolist()], places.reshape(-1))
-        profile.rows.add(target, words, start, end, tid=tid, correlation=correlation)
-    calls = zip(*(c.tolist() for c in file.rows("rccl_api", *names)), strict=True)
-    made = (_rccl_call(file, i, *call) for i, call in enumerate(calls))
+    for start, end, tid, correlation, kind, operation in file.rows("hip_api", *names):
+        words = _operations(file, kind, operation)
+        profile.rows.add(CALL, words, start, end, tid=tid, correlation=correlation)
+    for start, end, tid, correlation, _, _ in file.rows("marker_api", *names):
+        texts = [file.messages.get(i) or "roctx range" for i in correlation.tolist()]
+        words = pa.array(texts, pa.string()).dictionary_encode()
+        profile.rows.add(ANNOTATION, words, start, end, tid=tid, correlation=correlation)
+    rccl = (
+        row for part in file.rows("rccl_api", *names) for row in zip(*(c.tolist() for c in part), strict=True)
+    )
+    made = (_rccl_call(file, i, *call) for i, call in enumerate(rccl))
     profile.calls = [call for call in made if call is not None]
-    if not len(file.rows("hip_api", "start")[0]):
+    if "hip_api/start" not in file.columns:
         profile.notes.append(
             f"{profile.task.place.path.name} has no HIP calls: nothing says what launched kernels; record with "
             "--sys-trace"

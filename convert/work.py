@@ -1,7 +1,8 @@
 """A rank's work as arrays: spans in order of (start, lane), each GPU span with the call that launched it."""
 
+from array import array
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .events import Events
+from .narrow import SORTED_ROWS, Table, filled, order_of, release
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
 
 Ints = npt.NDArray[np.int64]
@@ -69,33 +71,42 @@ def numbers(table: pa.Table, column: str) -> Ints:
 
 
 def build_work(events: Events) -> Work:
-    """Order what was read of a file into spans and find their launches."""
-    table = events.table
-    kind = np.asarray(table["kind"].to_numpy())
-    rows = np.flatnonzero(kind != SYNC)
+    """Order what was read of a file into spans and find their launches; `events.rows` are used up."""
+    table = events.rows
+    kind = table.values("kind").astype(np.int8)
+    rows: npt.NDArray[np.integer] | slice = slice(None)
+    syncs = table.schema.empty_table()
+    if (kind == SYNC).any():
+        syncs, rows = table.table(np.flatnonzero(kind == SYNC)), np.flatnonzero(kind != SYNC)
+    lane, lane_names = _lanes(table)
     kind = kind[rows]
-    start = numbers(table, "start_ns")[rows] + events.base_ns
-    duration = numbers(table, "duration_ns")[rows]
-    lane, lane_names = _lanes(kind, *(numbers(table, n)[rows] for n in ("device", "stream", "tid")))
+    start, duration = (table.take(n)[rows] for n in ("start_ns", "duration_ns"))
+    start = start.astype(np.int64) + events.base_ns
     # At one instant an annotation comes before what it holds, and an empty span before a longer one.
-    order = np.lexsort((np.where(kind == ANNOTATION, -duration, duration), lane, start))
-    rows = rows[order]
+    order = order_of(start, lane, np.where(kind == ANNOTATION, -duration, duration))
+    start, lane, kind = start[order], lane[order], kind[order]
+    end = start + duration[order]
+    rows = order if isinstance(rows, slice) else rows[order].astype(order.dtype)
+    del duration, order
+    release()
+    names = pa.DictionaryArray.from_arrays(pa.array(table.take("name")[rows], pa.int32()), table.words())
     columns = {
-        n: numbers(table, n)[rows] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
+        n: table.take(n)[rows] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
     }
     work = Work(
-        kind=kind[order],
-        names=table["name"].combine_chunks().take(pa.array(rows)),
-        lane=lane[order],
+        kind=kind,
+        names=names,
+        lane=lane,
         lane_names=lane_names,
-        start_ns=start[order],
-        end_ns=(start + duration)[order],
-        launch=np.full(len(kind), -1),
+        start_ns=start,
+        end_ns=end,
+        launch=np.full(len(kind), -1, rows.dtype),
         early=0,
-        syncs=table.filter(pc.equal(table["kind"], SYNC)),
+        syncs=syncs,
         **columns,
     )
-    work.launch, work.early = _launches(work)
+    work.early = _pair_launches(work)
+    release()
     return work
 
 
@@ -105,38 +116,57 @@ def most_common(values: Ints) -> int:
     return int(unique[counts.argmax()]) if len(unique) else 0
 
 
-def _lanes(
-    kind: npt.NDArray[np.int8], device: Ints, stream: Ints, tid: Ints
-) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Return each span's lane and the lanes' names, which name devices other than the main one."""
-    gpu = kind <= COPY
-    main = most_common(device[gpu])
-    keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
-    order = np.lexsort(keys[::-1])
-    first = np.full(len(order), False)
-    first[:1] = True
-    for key in keys:
-        first[1:] |= key[order[1:]] != key[order[:-1]]
-    lane = np.empty(len(order), np.int32)
-    lane[order] = np.cumsum(first, dtype=np.int32) - 1
-    unique = np.stack([key[order[first]] for key in keys], axis=1).astype(np.int64)
-    lanes = []
-    for host, where, number in unique.tolist():
-        prefix = "" if host or where == main else f"device {where} "
-        lanes.append(f"{prefix}{'thread' if host else 'stream'} {number if number >= 0 else 'unknown'}")
-    return lane, lanes
+def _lanes(table: Table) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Return the lane of each row but SYNCs, and the lanes' names, which name devices other than the main one."""
+    found: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)]
+    lanes: dict[tuple[int, int, int], int] = {}
+    devices: Counter[int] = Counter()
+    for chunk in table.chunks("kind", "device", "stream", "tid"):
+        kind, device, stream, tid = (filled(column, -1)[chunk[0] != SYNC] for column in chunk)
+        gpu = kind <= COPY
+        devices.update(device[gpu].tolist())
+        keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
+        values, places = zip(*(np.unique(key, return_inverse=True) for key in keys), strict=True)
+        shape = [len(v) for v in values]
+        codes, at = np.unique(np.ravel_multi_index(places, shape), return_inverse=True)
+        own = (v[i].tolist() for v, i in zip(values, np.unravel_index(codes, shape), strict=True))
+        found.append(
+            np.array([lanes.setdefault(k, len(lanes)) for k in zip(*own, strict=True)], np.int32)[at]
+        )
+    main = min((d for d, count in devices.items() if count == max(devices.values())), default=0)
+    ordered = sorted(lanes)
+    place = np.empty(len(lanes), np.int32)
+    place[[lanes[key] for key in ordered]] = np.arange(len(lanes))
+    return place[np.concatenate(found)], [_lane_name(*key, main) for key in ordered]
 
 
-def _launches(work: Work) -> tuple[Ints, int]:
-    """Pair GPU spans with the latest call of their correlation id that began before them.
+def _lane_name(host: int, where: int, number: int, main: int) -> str:
+    prefix = "" if host or where == main else f"device {where} "
+    return f"{prefix}{'thread' if host else 'stream'} {number if number >= 0 else 'unknown'}"
 
-    Correlation ids are not unique (a graph launch has many kernels; ids are reused), so time decides.
+
+def _pair_launches(work: Work) -> int:
+    """Pair GPU spans with the latest call of their correlation id that began before them; count the early ones.
+
+    Correlation ids are not unique (a graph launch has many kernels; ids are reused), so time decides. Ids are taken
+    a part at a time, as sorting takes several times the memory of what is sorted.
     """
-    launch = np.full(len(work), -1, dtype=np.int64)
-    calls = np.flatnonzero((work.kind == CALL) & (work.correlation > 0) & work.matching(_LAUNCHES))
-    spans = np.flatnonzero(work.on_gpu & (work.correlation > 0))
+    identified = work.correlation > 0
+    calls, spans = (
+        np.flatnonzero(mask & identified).astype(work.launch.dtype)
+        for mask in ((work.kind == CALL) & work.matching(_LAUNCHES), work.on_gpu)
+    )
     if not len(calls) or not len(spans):
-        return launch, 0
+        return 0
+    parts = -(-(len(calls) + len(spans)) // SORTED_ROWS)
+    kind = np.promote_types(work.correlation.dtype, np.int32)
+    return sum(
+        _pair(work, *(rows[work.correlation[rows].astype(kind) % parts == part] for rows in (calls, spans)))
+        for part in range(parts)
+    )
+
+
+def _pair(work: Work, calls: npt.NDArray[np.integer], spans: npt.NDArray[np.integer]) -> int:
     both = np.concatenate([calls, spans])
     is_span = np.arange(len(both)) >= len(calls)
     order = np.lexsort((is_span, work.start_ns[both], work.correlation[both]))
@@ -144,9 +174,9 @@ def _launches(work: Work) -> tuple[Ints, int]:
     latest = np.maximum.accumulate(np.where(is_span, -1, np.arange(len(both))))
     call = both[np.maximum(latest, 0)]
     found = is_span & (latest >= 0) & (work.correlation[call] == work.correlation[both])
-    launch[both[found]] = call[found]
+    work.launch[both[found]] = call[found]
     early = np.isin(work.correlation[both[is_span & ~found]], work.correlation[calls])
-    return launch, int(early.sum())
+    return int(early.sum())
 
 
 def span_columns(work: Work) -> dict[str, Any]:
@@ -157,7 +187,7 @@ def span_columns(work: Work) -> dict[str, Any]:
         pa.array(work.lane, pa.int32()), pa.array(work.lane_names, pa.string())
     )
     return {
-        "span": pa.array(np.arange(len(work))),
+        "span": pa.array(np.arange(len(work), dtype=work.launch.dtype)),
         "lane": lanes,
         "kind": pa.DictionaryArray.from_arrays(
             pa.array(work.kind, pa.int32()), pa.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)])
@@ -173,9 +203,10 @@ def span_columns(work: Work) -> dict[str, Any]:
 class Queue:
     """GPU spans of one stream, or of one launching thread, in the order in which they were launched."""
 
-    def __init__(self, work: Work, spans: list[int]) -> None:
-        self.spans = spans
-        self.times = work.start_ns[work.launch[spans]].tolist() if spans else []
+    def __init__(self, work: Work, spans: npt.NDArray[np.integer]) -> None:
+        # Arrays of Python's: as small as NumPy's, and much quicker to look one value up in.
+        self.spans = array(spans.dtype.char.lower(), spans.tobytes())
+        self.times = array("q", work.start_ns[work.launch[spans]].tobytes())
 
     def count_before(self, time_ns: int) -> int:
         """Return how many spans were launched before `time_ns`."""
@@ -192,13 +223,20 @@ class Queue:
         return self.spans[index] if index < len(self.spans) else -1
 
 
-def queues(work: Work) -> tuple[dict[int, Queue], dict[int, Queue]]:
-    """Return the queues of every GPU lane, and those of every launching thread."""
-    spans = np.flatnonzero(work.launch >= 0)
-    spans = spans[np.lexsort((work.start_ns[spans], work.start_ns[work.launch[spans]]))]
-    lanes: dict[int, list[int]] = defaultdict(list)
-    threads: dict[int, list[int]] = defaultdict(list)
-    for span in spans.tolist():
-        lanes[int(work.lane[span])].append(span)
-        threads[int(work.tid[work.launch[span]])].append(span)
-    return ({k: Queue(work, v) for k, v in lanes.items()}, {k: Queue(work, v) for k, v in threads.items()})
+def launched(work: Work) -> npt.NDArray[np.integer]:
+    """Return all launched spans, in the order of their launches."""
+    spans = np.flatnonzero(work.launch >= 0).astype(work.launch.dtype)
+    order = order_of(work.start_ns[work.launch[spans]], work.start_ns[spans])
+    return np.asarray(spans[order])
+
+
+def queues(work: Work, spans: npt.NDArray[np.integer]) -> tuple[dict[int, Queue], dict[int, Queue]]:
+    """Return the queues of every GPU lane, and those of every launching thread, of `launched` spans."""
+    return _by(work, spans, work.lane[spans]), _by(work, spans, work.tid[work.launch[spans]])
+
+
+def _by(work: Work, spans: npt.NDArray[np.integer], key: npt.NDArray[np.integer]) -> dict[int, Queue]:
+    """Return a queue a key, in the order in which each is first met."""
+    values, first = np.unique(key, return_index=True)
+    order = values[np.argsort(first)].tolist()
+    return {value: Queue(work, spans[key == value]) for value in order}

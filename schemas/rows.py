@@ -48,12 +48,15 @@ def _outside(values: pa.ChunkedArray, allowed: pa.Array) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.bool_())
 
 
-def refuse_bad_rows(table: Table, data: pa.Table, rank: int) -> None:
-    """Raise SchemaError where a row of `data`, of the right types, breaks the schema by itself."""
+def refuse_bad_rows(table: Table, data: pa.Table, rank: int, first: int = 0) -> None:
+    """Raise SchemaError where a row of `data`, of the right types, breaks the schema by itself.
+
+    `first` is the number of the first of them in its file.
+    """
     for column, kind, bad in bad_rows(table, data, rank):
         if (row := pc.index(bad, True).as_py()) >= 0:
             found = repr(data[column][row].as_py())[:100]
             raise SchemaError(
-                f"table {table.name} of rank {rank}, column {column}, row {row}: {kind.message}: {found}; the "
-                "source is damaged there: record or copy it again"
+                f"table {table.name} of rank {rank}, column {column}, row {first + row}: {kind.message}: {found}; "
+                "the source is damaged there: record or copy it again"
             )

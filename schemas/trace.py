@@ -1,6 +1,7 @@
 """A trace on disk: a folder of Parquet files, a sub-folder a table, a file a rank."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from . import html
 from .errors import InputError, UsageError
 from .folder import FolderWriter, read_manifest
 from .rows import refuse_bad_rows
-from .store import conform, read_file, select, write_file
+from .store import TableFile, conform, read_file, select, write_file
 from .tables import TRACE_TABLES, TRACE_VERSION, Table
 
 MANIFEST = "trace.json"
@@ -54,9 +55,28 @@ class TraceWriter(FolderWriter):
             return
         if self.verify:
             refuse_bad_rows(_table(name), table, rank)
+        write_file(_table(name), self._file(name, rank), table)
+
+    def write_slices(self, name: str, rank: int, slices: Iterable[Mapping[str, Any]]) -> None:
+        """Write one rank's rows of table `name` a slice at a time, as `write` does; none may be empty."""
+        with ExitStack() as opened:
+            written: TableFile | None = None
+            first = 0
+            for columns in slices:
+                rows = len(next(iter(columns.values())))
+                table = conform(
+                    _table(name), {"rank": np.full(rows, rank, np.int32), **columns}, encoded=True
+                )
+                if self.verify:
+                    refuse_bad_rows(_table(name), table, rank, first)
+                written = written or opened.enter_context(TableFile(_table(name), self._file(name, rank)))
+                written.write(table)
+                first += rows
+
+    def _file(self, name: str, rank: int) -> Path:
         folder = self.partial / name
         folder.mkdir(exist_ok=True)
-        write_file(_table(name), folder / file_name(rank), table)
+        return folder / file_name(rank)
 
     def describe(self) -> dict[str, Any]:
         """Return the notes, which the manifest keeps."""
