@@ -35,6 +35,7 @@ _OLD_COLLECTIVES = (None, 0, 6, 2, 7)  # INVALID_COMM, ALL_REDUCE, ALL_TO_ALL, A
 LARGEST_MESSAGE = 1 << 26
 LATEST_NS = 1 << 62
 _LARGEST_JSON = 1 << 31
+_PIECE_BYTES = 1 << 20
 
 _VALUES = (
     "double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32",
@@ -247,11 +248,13 @@ def _old_node(message: bytes) -> Node:
 
 def _json_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
     """Yield the nodes of a JSON file: objects one behind another, or lists of them."""
-    content = data.read(_LARGEST_JSON + 1)
-    if len(content) > _LARGEST_JSON:
-        raise InputError(
-            f"{file.path} is JSON of more than {_LARGEST_JSON} bytes; give the .et file that it was made of"
-        )
+    content = bytearray()
+    while piece := data.read(_PIECE_BYTES):  # not all at once: Python takes the memory for what it asks
+        content += piece
+        if len(content) > _LARGEST_JSON:
+            raise InputError(
+                f"{file.path} is JSON of more than {_LARGEST_JSON} bytes; give the .et file that it was made of"
+            )
     text = content.decode("utf-8", "replace")
     decoder, at = json.JSONDecoder(), 0
     while True:

@@ -131,10 +131,11 @@ class _Rank:
         kind = "phase" if event.get("ph") == "X" else "annotation"
         self.spans.rows.append((lane, workgroup, kind, _text(name), start, start + length))
         peer, size = whole(args.get("target_rank"), 0, 2**31 - 1), whole(args.get("payload_size"), 0)
-        if not name.startswith((*_STORES, _ATOMIC)) or peer is None or peer == rank:
+        if not name.startswith((*_STORES, _ATOMIC)) or peer == rank:
             return
-        if size is None:
-            self.spans.dropped["write of unknown size (kept as a phase)"] += 1
+        if size is None or peer is None:
+            what = "size" if size is None else "target"
+            self.spans.dropped[f"write of unknown {what} (kept as a phase)"] += 1
             return
         row = {
             "peer": peer,

@@ -270,7 +270,10 @@ def _operation(record: dict[str, Any]) -> dict[str, int]:
 
 def _take_hip_call(file: _File, record: dict[str, Any]) -> None:
     told = _operation(record)
-    if is_hip_call(file.operation(told["kind"], told["operation"])):
+    name = file.operation(told["kind"], told["operation"])
+    if not name:
+        file.dropped["call whose name the file does not have"] += 1
+    elif is_hip_call(name):
         file.add("hip_api", {**_common(record), **told})
 
 

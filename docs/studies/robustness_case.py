@@ -104,6 +104,7 @@ class Bench:
         if stray:
             return "left behind", {"detail": f"{stray[:5]}"}
         if end != "converted":
+            end = "refused what means the same" if end == "refused" and kind in UNCHANGED else end
             return end, {} if end == "refused" else {"detail": detail}
         if found["trace"] == job.trace and found["told"] == job.told:
             return "equal", {}

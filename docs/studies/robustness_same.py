@@ -52,7 +52,7 @@ def members(data: bytes, rng: Random) -> bytes:
     """Pack it as several members of gzip, of different levels, padded with zeros."""
     cuts = sorted(rng.randrange(len(data)) for _ in range(rng.randrange(4)))
     parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-    return b"".join(gzip.compress(part, rng.randint(0, 9)) for part in parts) + b"\0" * rng.choice(
+    return b"".join(gzip.compress(part, rng.randint(0, 9), mtime=0) for part in parts) + b"\0" * rng.choice(
         (0, 0, 1, 512)
     )
 
