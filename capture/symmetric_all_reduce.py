@@ -1,6 +1,6 @@
 """torch's symmetric-memory all-reduce, one-shot and two-shot, as a job to capture.
 
-    eidola capture run -- torchrun --nproc-per-node 4 -m eidola.capture.symmetric_all_reduce two-shot
+    eidola capture run --detail all -- torchrun --nproc-per-node 4 -m eidola.capture.symmetric_all_reduce two-shot
 
 Ranks read their peers' buffers from inside the kernel (one-shot: all of every peer's; two-shot: reduce a slice,
 then gather the slices); in a profiler's trace it is a kernel and no collective. Results are checked. The operators
@@ -53,8 +53,9 @@ def _operator(form: str) -> tuple[Any, Any]:
         ) from error
     if not torch.cuda.is_available():
         raise MissingError(
-            "symmetric memory needs GPUs that reach each other's memory, and torch finds none: run this where there "
-            "are; `eidola capture kernel gemv-allreduce` captures an all-reduce of flags and writes on CPU threads"
+            "symmetric memory needs GPUs that reach each other's memory, and torch finds none: run this where "
+            "there are, with a torch built for them; `eidola capture kernel gemv-allreduce` captures an all-reduce "
+            "of flags and writes on CPU threads"
         )
     name = FORMS[form]
     if not hasattr(torch.ops.symm_mem, name):

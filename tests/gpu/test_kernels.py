@@ -52,7 +52,8 @@ def test_results_are_checked_and_the_capture_converts(spec, backend, captures, t
     waits = trace.read("waits").to_pandas()
     raised = {(w.peer, w.flag, w.value): w.issue_ns for w in writes.itertuples()}
     assert len(raised) == len(waits) > 0
-    slack_ns = 2 * max(ns or 0 for ns in trace.read("clocks")["residual_ns"].to_pylist()) + 100
+    # A launch is mapped linearly from cycles to time, while the GPU changes its clock: allow a microsecond.
+    slack_ns = 2 * max(ns or 0 for ns in trace.read("clocks")["residual_ns"].to_pylist()) + 1000
     assert all(raised[w.rank, w.flag, w.expected] <= w.end_ns + slack_ns for w in waits.itertuples())
 
 
@@ -87,6 +88,6 @@ def test_torchs_symmetric_memory_all_reduce_is_captured(form, gpus, captures, tm
     folder = captures / f"symmetric-{form}"
     module = "eidola.capture.symmetric_all_reduce"
     started = ["-m", "torch.distributed.run", f"--nproc-per-node={len(gpus)}", "-m", module, form]
-    assert run_captured([sys.executable, *started], folder, overwrite=True, anonymous=True) == 0
+    assert run_captured([sys.executable, *started], folder, detail="all", overwrite=True, anonymous=True) == 0
     spans = Trace(captured(folder, tmp_path / "job.eidola")).read("spans").to_pandas()
     assert spans[spans.kind == "kernel"].name.str.contains("shot_all_reduce").any()
