@@ -23,7 +23,7 @@ def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -
     folder = Path(path)
     manifest = read_manifest(folder)
     reader = _reader(folder, manifest)
-    with _Checked(output, overwrite=overwrite, verify=True) as writer, told_of([folder]):
+    with _Checked(folder, output, overwrite) as writer, told_of([folder]):
         try:
             reader(folder, manifest, writer)
         except (KeyError, TypeError) as error:
@@ -34,6 +34,19 @@ def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -
 
 class _Checked(TraceWriter):
     """A trace that is checked whole: captures are small, and their rows name each other by number."""
+
+    def __init__(self, source: Path, output: str | Path, overwrite: bool) -> None:
+        super().__init__(output, overwrite=overwrite, verify=True)
+        self.source = source
+
+    def finish(self) -> None:
+        """Raise InputError where what is copied from the capture holds numbers that JSON does not have."""
+        try:
+            json.dumps(self.notes, allow_nan=False)
+        except ValueError as error:
+            raise InputError(
+                f"{self.source / MANIFEST} holds a number that is not finite: it is damaged; copy the capture again"
+            ) from error
 
     def inspect(self) -> None:
         """Raise InputError for the first thing that breaks the schema."""

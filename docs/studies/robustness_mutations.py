@@ -196,6 +196,8 @@ TEXT: dict[str, Mutation] = {
     "key twice": double_key,
     "odd name or path": _replaced(_TEXT, _NAMES),
 }
+COPIED_JSON: dict[str, Mutation] = {**TEXT, same.SAME: same.ordered}
+"""Of readers that copy what a part of the file says, known or not."""
 JSON: dict[str, Mutation] = {**TEXT, same.SAME: same.document}
 PACKABLE: dict[str, Mutation] = {**TEXT, **_GZIP}
 PACKABLE_JSON: dict[str, Mutation] = {**JSON, **_GZIP}

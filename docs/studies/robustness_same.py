@@ -12,19 +12,25 @@ from typing import Any
 SAME = "written otherwise"
 PACKED = "gzip in members"
 UNCHANGED = (SAME, PACKED)
+_INDENTS = (None, 0, 1, 7, "\t")
 _UNKNOWN: list[Any] = [None, 0, -1.5, "", "unknown", [], {}, [[1]], {"a": {"b": [None]}}]
 
 
 def document(data: bytes, rng: Random) -> bytes:
     """Write JSON with other white space, order of keys and escapes, and with keys that no format has."""
-    return _dumped(json.loads(data), rng, rng.choice((None, 0, 1, 7, "\t")))
+    return _dumped(_added(json.loads(data), rng), rng, rng.choice(_INDENTS))
+
+
+def ordered(data: bytes, rng: Random) -> bytes:
+    """Write JSON with other white space, order of keys and escapes; no other keys, where a reader copies all."""
+    return _dumped(json.loads(data), rng, rng.choice(_INDENTS))
 
 
 def lines(data: bytes, rng: Random) -> bytes:
     """Write one of several lines of JSON so."""
     held = data.splitlines()
     at = rng.randrange(len(held))
-    held[at] = _dumped(json.loads(held[at]), rng, None)
+    held[at] = _dumped(_added(json.loads(held[at]), rng), rng, None)
     return b"\n".join(held) + b"\n"
 
 
@@ -42,10 +48,17 @@ def _shuffled(value: Any, rng: Random) -> Any:
     if not isinstance(value, dict):
         return value
     items = [(key, _shuffled(item, rng)) for key, item in value.items()]
-    if rng.random() < 0.1:
-        items.append((f"eidola_{rng.randrange(1000)}", rng.choice(_UNKNOWN)))
     rng.shuffle(items)
     return dict(items)
+
+
+def _added(value: Any, rng: Random) -> Any:
+    if isinstance(value, list):
+        return [_added(item, rng) for item in value]
+    if not isinstance(value, dict):
+        return value
+    more = {f"eidola_{rng.randrange(1000)}": rng.choice(_UNKNOWN)} if rng.random() < 0.1 else {}
+    return {key: _added(item, rng) for key, item in value.items()} | more
 
 
 def members(data: bytes, rng: Random) -> bytes:
@@ -78,7 +91,7 @@ def database(data: bytes, rng: Random) -> bytes:
 
 def pickled(data: bytes, rng: Random) -> bytes:
     """Pickle the same under another protocol, with its keys in another order."""
-    return pickle.dumps(_shuffled(pickle.loads(data), rng), rng.randint(2, 5))
+    return pickle.dumps(_added(_shuffled(pickle.loads(data), rng), rng), rng.randint(2, 5))
 
 
 def messages(data: bytes, rng: Random) -> bytes:

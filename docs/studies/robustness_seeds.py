@@ -253,9 +253,9 @@ SEEDS = {
     "nccl-inspector": _ranks(_nccl_inspector, "*.log", "*pid1*", _LINES, whole=_whole_lines),
     "npkit": _ranks(_npkit, "*", "*rank_1*", _BINARY, "*.h", whole=lambda data: len(data) % 16 == 0),
     "flashinfer": _ranks(_flashinfer, "*", "rank1*", _BINARY),
-    "captured kernel": _captured_seed("embedding_alltoall_host_2", "capture.json", mutations.JSON),
+    "captured kernel": _captured_seed("embedding_alltoall_host_2", "capture.json", mutations.COPIED_JSON),
     "captured kernel, probes": _captured_seed("embedding_alltoall_host_2", "*.bin", _BINARY),
-    "captured torch": _captured_seed("gloo_ddp_2", "*.json", mutations.JSON),
+    "captured torch": _captured_seed("gloo_ddp_2", "*.json", mutations.COPIED_JSON),
     "captured torch, rings": _captured_seed("gloo_ddp_2", "*.ring", _BINARY),
 }
 SHARES = {name: 2 for name in SEEDS if name.startswith("captured")}

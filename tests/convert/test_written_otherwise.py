@@ -1,15 +1,20 @@
 """The same said in other ways gives the same trace: order of keys, members of gzip, parts of a job."""
 
 import gzip
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
-from eidola.convert import auto, convert, find_format
-from eidola.schemas import TRACE_TABLES, Trace, check
+from eidola.convert import auto, captured, convert, find_format
+from eidola.schemas import TRACE_TABLES, InputError, Trace, check
 
 from . import test_chakra as chakra
 from . import test_nccl_texts as texts
 from . import test_rocprofv3 as rocprof
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_traces"
 
 
 def rows(path):
@@ -50,3 +55,12 @@ def test_one_rank_of_several_that_sends_to_another_is_a_whole_trace(tmp_path):
     }
     sends = [c for c in Trace(tmp_path / "out").read("collectives").to_pylist() if c["operation"] == "send"]
     assert [(c["peer"], sizes[c["communicator"]]) for c in sends] == [(1, 2)]
+
+
+def test_a_number_that_is_not_finite_in_a_capture_is_refused(tmp_path):
+    shutil.copytree(SAMPLES / "gloo_fsdp_2" / "raw", tmp_path / "raw")
+    manifest = tmp_path / "raw" / "capture.json"
+    manifest.write_text(re.sub(r'"exit_code": \d+', '"exit_code": 1e999', manifest.read_text()))
+    with pytest.raises(InputError, match=r"capture\.json holds a number that is not finite"):
+        captured(tmp_path / "raw", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
