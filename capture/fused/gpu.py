@@ -21,7 +21,7 @@ from ...schemas.errors import CaptureError, MissingError, UsageError
 from .. import records
 from ..host.build import INCLUDE
 from ..ping_pong import align
-from . import gpu_clocks
+from . import gpu_clocks, hip
 from .gpu_memory import allocate
 from .job import Run, check_result, job_words, pointer_tables, raise_if_stalled
 from .spec import FusedKernel
@@ -172,7 +172,10 @@ def _load(cupy: Any, spec: FusedKernel, options: tuple[str, ...], devices: list[
     for device in devices:
         with cupy.cuda.Device(device):
             fused = _functions(cupy, spec, module)["eidola_fused"].ptr
-            each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(fused, THREADS, 0)
+            if cupy.cuda.runtime.is_hip:
+                each = hip.blocks_a_unit(fused, THREADS)
+            else:
+                each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(fused, THREADS, 0)
             fit = each * int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
         if blocks > fit:
             text = f"{blocks} workgroups must run at once on GPU {device}, which holds {fit}"

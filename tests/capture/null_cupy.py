@@ -170,7 +170,10 @@ class RawModule:
             raise ValueError("Cooperative groups is not supported in HIP.")
         self.cooperative = enable_cooperative_groups
         sanitizer = tuple(os.environ.get("NULL_GPU_FLAGS", "").split())
-        self.library = _built(in_plain_cpp(code), (*options, *VENDORS[self.vendor], *sanitizer))
+        self.library = _built(
+            in_plain_cpp(code),
+            (*options, *VENDORS[self.vendor], *sanitizer, f"-DNULL_BLOCKS_EACH={BLOCKS_EACH}"),
+        )
 
     def get_function(self, name):
         return RawKernel(self.library, getattr(self.library, name), self.cooperative)
@@ -233,6 +236,12 @@ class MemoryPointer:
         self.ptr = mem.ptr + offset
 
 
+def _occupancy(func, threads, shared):
+    if runtime.is_hip:
+        raise CUDARuntimeError(999)  # hipErrorUnknown, as CuPy's HIP build answers
+    return BLOCKS_EACH
+
+
 def _enable_peer_access(there):
     pair = Device.current(), there
     if pair in runtime.connected:
@@ -265,7 +274,7 @@ cuda = SimpleNamespace(
     compiler=SimpleNamespace(CompileException=CompileException),
     driver=SimpleNamespace(
         CUDADriverError=CUDARuntimeError,
-        occupancyMaxActiveBlocksPerMultiprocessor=lambda func, threads, shared: BLOCKS_EACH,
+        occupancyMaxActiveBlocksPerMultiprocessor=_occupancy,
     ),
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     runtime=runtime,

@@ -185,10 +185,15 @@ extern "C" void null_finish(null_launch *launch)
     delete launch;
 }
 
-/* HIP's allocator of memory that peers see while a kernel runs, for gpu.py's own call of it. */
+/* HIP's functions that hip.py calls itself. */
 extern "C" int hipExtMallocWithFlags(void **out, size_t size, unsigned int flags)
 {
     *out = flags == 1 ? std::malloc(size) : nullptr;
     return *out ? 0 : 1;
 }
 extern "C" int hipFree(void *memory) { return std::free(memory), 0; }
+extern "C" int hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t)
+{
+    *blocks = NULL_BLOCKS_EACH;
+    return function && threads ? 0 : 1;
+}

@@ -251,6 +251,7 @@ def sanitized(vendor, sanitizer, specs):
     return done.returncode, done.stdout + done.stderr
 
 
+@vendors
 def test_more_blocks_than_fit_are_refused(null_gpu):
     with pytest.raises(UsageError, match="34 workgroups must run at once on GPU 0, which holds 32"):
         gpu.run(replace(SPECS[0], workgroups=17), virtual=True)
