@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .blame import Blame
 from .text import count_text, share_text, time_text, time_unit
 from .view import Chart, Column, Table, View, bar_gap, micro
 
@@ -13,6 +14,10 @@ Ints = npt.NDArray[np.int64]
 _BARS = 64  # GPUs that get a bar each
 _LONGEST = 32  # GPUs shown, where there are more
 _BINS = 40
+_NOTE = (
+    " Waited most for: the GPU that came last to collectives, or, without collectives, that raised the flags; the "
+    "times sum single waits, which may overlap."
+)
 _ROLES = (("computing", "@compute"), ("waiting", "@wait"), ("other", "@other"))
 
 
@@ -23,12 +28,13 @@ def gpus(
     makespan_ps: int,
     more: Mapping[str, Any],
     cause: str = "",
+    on: Blame | None = None,
     whole: str = "run",
 ) -> View | None:
     """Return the time of each GPU, up to `makespan_ps`; None where there is none.
 
-    `more` are further columns of the table; `cause` is said of the GPU that waited longest,
-    `whole` is what the time is part of.
+    `more` are further columns of the table; `cause` is said of the GPU that waited longest, `on` says for whom GPUs
+    waited most, `whole` is what the time is part of.
     """
     if not len(rank) or not makespan_ps:
         return None
@@ -43,7 +49,8 @@ def gpus(
             if exposed_ps.any()
             else f"The first {len(shown)} GPUs"
         )
-    charts = [_bars(title, rank[shown], [part[shown] for part in parts], makespan_ps)]
+    on = on or {}
+    charts = [_bars(title, rank[shown], [part[shown] for part in parts], makespan_ps, on)]
     if len(shown) < len(rank) and exposed_ps.any():
         charts.append(_histogram(exposed_ps))
     columns = [
@@ -52,6 +59,7 @@ def gpus(
         Column("waiting (µs)", micro(exposed_ps)),
         Column("waiting (%)", np.round(100 * exposed_ps / makespan_ps, 4), 1),
         Column("other (µs)", micro(other_ps)),
+        *_on_whom(rank, on),
         *(Column(name, values) for name, values in more.items()),
     ]
     return View(
@@ -61,8 +69,17 @@ def gpus(
         charts,
         (Table("time by GPU", columns),),
         "Waiting: some agent of the GPU waited, or ran a collective, and none computed. Other: nothing ran, or "
-        "only the host did.",
+        "only the host did." + (_NOTE if on else ""),
     )
+
+
+def _on_whom(rank: Ints, on: Blame) -> list[Column]:
+    """Return the columns that say for whom each GPU waited most; none where that is not known."""
+    if not on:
+        return []
+    found = [on.get(int(each), (None, None)) for each in rank]
+    times = [None if time is None else round(time / 1e6, 6) for _, time in found]
+    return [Column("waited most for GPU", [whom for whom, _ in found]), Column("for it (µs)", times)]
 
 
 def _sentence(rank: Ints, exposed_ps: Ints, makespan_ps: int, cause: str, whole: str) -> str:
@@ -82,7 +99,9 @@ def _sentence(rank: Ints, exposed_ps: Ints, makespan_ps: int, cause: str, whole:
     )
 
 
-def _bars(title: str, rank: Ints, parts: list[Ints], makespan_ps: int) -> Chart:
+def _bars(title: str, rank: Ints, parts: list[Ints], makespan_ps: int, on: Blame) -> Chart:
+    """Return a bar a GPU; the label of its waiting says for whom."""
+    told = [f", most for GPU {on[int(each)][0]}" if int(each) in on else "" for each in rank]
     scale, unit = time_unit(makespan_ps)
     places = list(range(len(rank)))
     data = [
@@ -91,9 +110,11 @@ def _bars(title: str, rank: Ints, parts: list[Ints], makespan_ps: int) -> Chart:
             "name": role,
             "x": places,
             "y": np.round(part / scale, 6).tolist(),
-            "customdata": rank.tolist(),
+            "customdata": [
+                [int(each), why if role == "waiting" else ""] for each, why in zip(rank, told, strict=True)
+            ],
             "marker": {"color": color, "line": {"width": 0}},
-            "hovertemplate": f"GPU %{{customdata}}, {role}: %{{y}} {unit}<extra></extra>",
+            "hovertemplate": f"GPU %{{customdata[0]}}, {role}: %{{y}} {unit}%{{customdata[1]}}<extra></extra>",
         }
         for (role, color), part in zip(_ROLES, parts, strict=True)
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..schemas import Results
+from .blame import by_flags, by_last, said
 from .causes import causes
 from .collectives import collectives, replayed
 from .fabric import fabric
@@ -41,7 +42,7 @@ def run_report(
     parts = (
         lambda: critical_path(path) if path else None,
         lambda: causes(results.confirmed),
-        lambda: _gpus(table, makespan, found),
+        lambda: _gpus(results, table, makespan, found),
         lambda: flags(found, _FLAGS_NOTE) if found else None,
         lambda: _waits(results),
         lambda: fabric(link_table, makespan, box_gpus),
@@ -68,7 +69,7 @@ def _flags(results: Results) -> Flags | None:
     return by_flag(waits, waited, releaser)
 
 
-def _gpus(table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None:
+def _gpus(results: Results, table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None:
     rank, compute, exposed = (table[c].to_numpy() for c in ("rank", "compute_ps", "exposed_ps"))
     more = {
         "ended at (µs)": micro(table["end_ps"]),
@@ -77,8 +78,13 @@ def _gpus(table: pa.Table, makespan_ps: int, found: Flags | None) -> View | None
         "writes": table["writes"].to_pylist(),
         "flag reads": table["flag_reads"].to_pylist(),
     }
-    why = cause(found, int(rank[int(exposed.argmax())])) if found and exposed.any() else ""
-    return gpus(rank, compute, exposed, makespan_ps, more, why)
+    rows = results.read("collectives", ["collective", "rank", "operation", "start_ps"])
+    late = by_last(rows, "start_ps", ["collective"], 1)
+    why = ""
+    if exposed.any():
+        longest = int(rank[int(exposed.argmax())])
+        why = said(late, longest, int(exposed.max())) or (cause(found, longest) if found else "")
+    return gpus(rank, compute, exposed, makespan_ps, more, why, late or (by_flags(found) if found else {}))
 
 
 def _traffic(results: Results, size: int, box_gpus: int) -> View | None:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from ..schemas import Trace
 from ..schemas.flags import flag_name, flag_writers
 from ..schemas.intervals import union_length
+from .blame import by_flags, by_last, said
 from .collectives import captured, collectives
 from .facts import backend_warning
 from .flags import NOBODY, Flags, by_flag, cause, flags
@@ -75,8 +76,10 @@ def _gpus(trace: Trace, ranks: pa.Table, spans: pa.Table, rows: pa.Table, found:
         return None
     computing = union_length(*busy, size)
     waiting = union_length(of_rank, start, end, size) - computing
-    why = cause(found, int(rank[int(waiting.argmax())]))
-    return gpus(rank, 1000 * computing, 1000 * waiting, _window_ps(spans, rows, waits), {}, why, "trace")
+    late = by_last(rows, "start_ns", ["communicator", "operation", "sequence"], 1000)
+    longest = int(rank[int(waiting.argmax())])
+    why, on = said(late, longest, 1000 * int(waiting.max())) or cause(found, longest), late or by_flags(found)
+    return gpus(rank, 1000 * computing, 1000 * waiting, _window_ps(spans, rows, waits), {}, why, on, "trace")
 
 
 def _computing(spans: pa.Table, rows: pa.Table, waits: pa.Table) -> pa.Table:
