@@ -90,6 +90,10 @@ class Builder:
             rows.extend(map(op.get, OP_COLUMNS, _OP_DEFAULTS))
         return self._blocks.setdefault(rows.tobytes(), len(self._blocks))
 
+    def rows(self, ops: Ints) -> int:
+        """Return the block of operations given as rows, (n, columns) int64."""
+        return self._blocks.setdefault(ops.tobytes(), len(self._blocks))
+
     def collective(self, collective: Collective) -> int:
         """Add an operation of a group; return its index."""
         self._collectives.append(collective)
@@ -151,6 +155,23 @@ class Builder:
             epoch_ns=self.epoch_ns,
             switches=self._switches,
         )
+
+
+def row(op: dict[str, int]) -> Ints:
+    """Return an operation as a row, (columns,) int64."""
+    return np.array(
+        [op.get(name, default) for name, default in zip(OP_COLUMNS, _OP_DEFAULTS, strict=True)], np.int64
+    )
+
+
+def rows_of(ops: list[dict[str, int]]) -> Ints:
+    """Return operations as rows, (n, columns) int64."""
+    return np.array([row(op) for op in ops], np.int64).reshape(-1, len(OP_COLUMNS))
+
+
+def blank(count: int) -> Ints:
+    """Return room for `count` operations."""
+    return np.empty((count, len(OP_COLUMNS)), np.int64)
 
 
 def _columns(rows: list[tuple[int, ...]], types: dict[str, type]) -> dict[str, Ints]:

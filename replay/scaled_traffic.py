@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..schemas import Trace
-from .lowering.acts import Act, Grower, Traffic
+from .lowering.acts import Grower, Traffic
+from .lowering.captured import Act
 from .lowering.flags import read_flags
 from .lowering.items import Item, RankWork
 from .lowering.plan import Plan
@@ -105,7 +106,7 @@ def _timeline(item: Item, traffic: Traffic) -> list[int]:
         now_ps += _edited(item, act.before_ps)
         times.append(now_ps)
         if act.wait:
-            now_ps = max(now_ps, act.end_ps - item.begin_ns * 1000)
+            now_ps = max(now_ps, act.end_ps)
         times.append(now_ps)
     return [*times, now_ps + _edited(item, traffic.rest_ps)]
 

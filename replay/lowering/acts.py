@@ -9,31 +9,11 @@ With n GPUs the law gives what was captured.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from .captured import Act, Acts, Issues, captured_acts, captured_issues, grown_issues
 from .flags import Flags
-from .items import Item, Lane, RankWork, Step, finish_ns
-
-
-class Act(NamedTuple):
-    """One write or wait of a GPU: `distance` is to the peer written to (waits: 0), `slot` the flag's, -1 none.
-
-    Times are captured picoseconds, carried along to the GPU count: `time_ps` of the issue or first poll,
-    `end_ps` of the wait's end. `before_ps` is the compute before it. `step` is what was captured.
-    """
-
-    wait: bool
-    before_ps: int
-    time_ps: int
-    end_ps: int
-    distance: int
-    size_bytes: int
-    slot: int
-    expected: int
-    step: Step
-
-
-Issue = tuple[int, int, int, int]  # time_ps, distance, size_bytes, slot
+from .items import Item, Lane, RankWork, finish_ns
+from .steps import Step
 
 
 @dataclass(slots=True)
@@ -52,7 +32,7 @@ class _Raw:
 class Traffic:
     """An item's acts, the compute after the last one, and whether a sweep carried data."""
 
-    acts: list[Act]
+    acts: Acts
     rest_ps: int
     direct: bool
 
@@ -78,7 +58,7 @@ class Grower:
         return self._grown[key]
 
     def _grow_lane(self, work: RankWork, lane: Lane) -> list[tuple[Item, Traffic]]:
-        grown = [(item, self.grow(work.place, item)) for item in lane.items]
+        grown = [(item, self._traffic(work.place, item)) for item in lane.items]
         direct = any(traffic.direct for _, traffic in grown)
         for item, traffic in grown:
             traffic.rest_ps = traffic.rest_ps if traffic.acts else item.busy_ns * 1000
@@ -87,8 +67,13 @@ class Grower:
                 traffic.rest_ps = traffic.rest_ps * share // self.gpus
         return grown
 
+    def _traffic(self, rank: int, item: Item) -> Traffic:
+        if item.steps and self.gpus == self.flags.ranks:
+            return Traffic(*captured_acts(self.flags, rank, item), direct=False)  # no law changes anything
+        return self.grow(rank, item)
+
     def grow(self, rank: int, item: Item) -> Traffic:
-        """Return the acts of one item of `rank`."""
+        """Return the acts of one item of `rank`, a row at a time."""
         raws, rest_ns = self._read(rank, item)
         sweeps = list(_sweeps(_pieces(raws), self.flags.ranks))
         for pieces, swept in sweeps:
@@ -96,49 +81,26 @@ class Grower:
                 raw.scaled = swept
         self._resize(raws)
         acts: list[Act] = []
-        cursor_ps, owed_ps = item.begin_ns * 1000, 0
+        cursor_ps, owed_ps = 0, 0
         for raw, distance in self._ordered(sweeps):
             before_ps = raw.before_ns * 1000
             owed_ps += before_ps * self.flags.ranks // self.gpus if raw.scaled else before_ps
             if raw.step.kind == "data" and raw.size_bytes <= 0:
                 continue
-            act = self._act(raw, distance, owed_ps, cursor_ps + owed_ps)
+            act = self._act(raw, distance, owed_ps, cursor_ps + owed_ps, item.begin_ns)
             acts.append(act)
             cursor_ps, owed_ps = act.end_ps, 0
         direct = any(raw.scaled and raw.step.kind == "data" for raw in raws)
-        return Traffic(acts, owed_ps + rest_ns * 1000, direct)
+        return Traffic(Acts.of(acts), owed_ps + rest_ns * 1000, direct)
 
-    def issued(
-        self, work: RankWork, lane: Lane, distances: frozenset[int]
-    ) -> Iterator[tuple[Item, list[Issue]]]:
-        """Yield a lane's items with their writes to peers at `distances`.
-
-        At the captured GPU count these are the captured rows, and nothing else of the items is looked at.
-        """
+    def issued(self, work: RankWork, distances: frozenset[int], epoch_ns: int) -> Issues:
+        """Return a rank's writes to peers at `distances`."""
         if self.gpus == self.flags.ranks:
-            yield from ((item, self._captured(work.place, item, distances)) for item in lane.items)
-            return
-        for item, traffic in self.grow_lane(work, lane):
-            acts = [act for act in traffic.acts if not act.wait and act.distance in distances]
-            yield item, [(act.time_ps, act.distance, act.size_bytes, act.slot) for act in acts]
-
-    def _captured(self, rank: int, item: Item, distances: frozenset[int]) -> list[Issue]:
-        found, now_ns = [], item.begin_ns
-        for step in item.steps:
-            now_ns = max(now_ns, step.end_ns if step.kind == "wait" else step.start_ns)
-            distance = (step.peer - rank) % self.gpus
-            if (
-                step.kind == "wait"
-                or distance not in distances
-                or (step.kind == "data" and step.size_bytes <= 0)
-            ):
-                continue
-            slot = -1
-            if step.flag >= 0:
-                slot = self.flags.raised(step.peer, step.flag)[1] * self.gpus
-                slot += 0 if self.flags.shared(step.peer, step.flag) else distance
-            found.append((now_ns * 1000, distance, step.size_bytes, slot))
-        return found
+            return captured_issues(self.flags, work, distances, epoch_ns)
+        grown = [
+            (lane, item, traffic.acts) for lane in work.lanes for item, traffic in self.grow_lane(work, lane)
+        ]
+        return grown_issues(grown, distances, epoch_ns)
 
     def _read(self, rank: int, item: Item) -> tuple[list[_Raw], int]:
         """Resolve peers and flags; return the item's steps, and its compute after the last one."""
@@ -189,9 +151,9 @@ class Grower:
         behind = 2 * distance > self.flags.ranks
         return (distance - self.flags.ranks if behind else distance) % self.gpus
 
-    def _act(self, raw: _Raw, distance: int, before_ps: int, time_ps: int) -> Act:
+    def _act(self, raw: _Raw, distance: int, before_ps: int, time_ps: int, begin_ns: int) -> Act:
         wait = raw.step.kind == "wait"
-        end_ps = max(time_ps, raw.step.end_ns * 1000) if wait else time_ps
+        end_ps = max(time_ps, (raw.step.end_ns - begin_ns) * 1000) if wait else time_ps
         slot = raw.number * self.gpus + (0 if raw.shared else distance) if raw.number >= 0 else -1
         to = 0 if wait else distance
         return Act(wait, before_ps, time_ps, end_ps, to, raw.size_bytes, slot, raw.count, raw.step)

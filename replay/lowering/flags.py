@@ -13,8 +13,11 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ...schemas import UsageError
 from .items import RankWork
+from .steps import KIND, KINDS, RAISED, REGION, WAIT
 
 
 @dataclass
@@ -86,22 +89,28 @@ def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
     for rank_work in work:
         for lane in rank_work.lanes:
             region = ""
-            for step in (s for item in lane.items for s in item.steps):
-                if step.region:
-                    region = f" {step.region}"
-                if step.kind != "wait" and step.flag >= 0:
-                    key = (step.peer, step.flag)
+            for item in lane.items:
+                rows, regions = item.steps.rows, item.steps.regions
+                named = np.flatnonzero(rows[:, REGION] >= 0)
+                for at in np.flatnonzero((rows[:, KIND] != WAIT) & (rows[:, RAISED] >= 0)).tolist():
+                    kind, start_ns, _, peer, _, flag, value, _, _ = rows[at].tolist()
+                    key = (peer, flag)
                     writers.setdefault(key, set()).add(rank_work.place)
-                    raises.setdefault(key, []).append((step.start_ns, step.kind, step.value))
-                    names.setdefault(key, f"{lane.name}{region} flag, distance of its writer")
+                    raises.setdefault(key, []).append((start_ns, KINDS[kind], value))
+                    if key not in names:
+                        before = np.searchsorted(named, at, side="right") - 1
+                        shown = f" {regions[rows[named[before], REGION]]}" if before >= 0 else region
+                        names[key] = f"{lane.name}{shown} flag, distance of its writer"
+                if len(named):
+                    region = f" {regions[rows[named[-1], REGION]]}"
     for key, places in writers.items():
         flags._writer[key] = key[0] if len(places) > 1 else next(iter(places))
         if len(places) > 1:
             flags._shared[key] = places
             _check_shared(key, sorted(places), raises[key])
     _number(flags, names)
-    for key, rows in raises.items():
-        flags._values[key] = _counted(key, sorted(rows))
+    for key, raised in raises.items():
+        flags._values[key] = _counted(key, sorted(raised))
     return flags
 
 

@@ -12,13 +12,13 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from ...schemas import SchemaError, Trace
 from .plan import Plan
+from .steps import END, GROUP, NO_STEPS, START, Read, Steps, read_steps
 
 STEP = re.compile(r"(ProfilerStep#|step )\d+", re.IGNORECASE)
 """Annotations that name a step: PyTorch's profiler's, and those of this project's capture."""
@@ -44,24 +44,6 @@ class Part:
     end_ns: int
 
 
-class Step(NamedTuple):
-    """One write (`data`, `flag`) or `wait` inside an item.
-
-    `flag` and `value` are as captured; `peer` is the place in the job of the rank written to, -1 for a wait.
-    `end_ns` differs from `start_ns` for waits only.
-    """
-
-    kind: str
-    start_ns: int
-    end_ns: int
-    peer: int
-    size_bytes: int
-    flag: int
-    value: int
-    region: str | None
-    workgroup: int | None
-
-
 @dataclass(slots=True)
 class Item:
     """One span (or what has none: `span` -1), in its lane's order.
@@ -80,7 +62,7 @@ class Item:
     gap_ns: int = 0
     busy_ns: int = 0
     factor: Fraction = Fraction(1)
-    steps: list[Step] = field(default_factory=list)
+    steps: Steps = NO_STEPS
     parts: list[Part] = field(default_factory=list)
 
 
@@ -142,7 +124,7 @@ def read_rank(trace: Trace, rank: int, plan: Plan, peers: Collection[int] | None
         else:
             lanes.setdefault(lane, []).append(item)
         by_span[span] = item
-    _add_steps(trace, rank, plan, lanes, by_span, peers)
+    _add_steps(rank, read_steps(trace, rank, plan, peers), lanes, by_span)
     launched = _add_collectives(trace, rank, lanes, by_span, annotations)
     work = RankWork(
         rank, plan.index[rank], [Lane(name, _ordered(items)) for name, items in lanes.items()], [], windows
@@ -155,65 +137,35 @@ def read_rank(trace: Trace, rank: int, plan: Plan, peers: Collection[int] | None
     return work
 
 
-def _rows(
-    trace: Trace, rank: int, table: str, columns: tuple[str, ...], to: list[int] | None = None
-) -> Iterable[tuple[Any, ...]]:
-    data: pa.Table = trace.read(table, columns, ranks=[rank])
-    if to is not None:
-        data = data.filter(pc.or_(pc.is_in(data["peer"], pa.array(to, pa.int32())), pc.is_null(data["span"])))
+def _rows(trace: Trace, rank: int, table: str, columns: tuple[str, ...]) -> Iterable[tuple[Any, ...]]:
+    data = trace.read(table, columns, ranks=[rank])
     return zip(*(data[c].to_pylist() for c in columns), strict=True)
 
 
-def _add_steps(
-    trace: Trace,
-    rank: int,
-    plan: Plan,
-    lanes: dict[str, list[Item]],
-    by_span: dict[int, Item],
-    peers: Collection[int] | None,
-) -> None:
-    """Put writes and waits into their items, in order of time; at one instant a write comes before a wait."""
-    touched: dict[int, Item] = {}
-    kept = None if peers is None else [plan.job[place] for place in peers]
-    columns = ("workgroup", "span", "issue_ns", "peer", "size_bytes", "kind", "flag", "value", "region")
-    for group, span, time, peer, size, kind, flag, value, region in _rows(
-        trace, rank, "writes", columns, kept
-    ):
-        item = _home(rank, "writes", lanes, by_span, span, group, time, time)
-        raised, added = (-1, 0) if flag is None else (flag, 1 if value is None else value)
-        item.steps.append(Step(kind, time, time, plan.place(peer), size, raised, added, region, group))
-        touched[id(item)] = item
-    awaited = ("workgroup", "span", "flag", "expected", "start_ns", "end_ns")
-    for group, span, flag, expected, start, end in _rows(trace, rank, "waits", awaited):
-        end = start if end is None else end
-        item = _home(rank, "waits", lanes, by_span, span, group, start, end)
-        item.steps.append(Step("wait", start, end, -1, 0, flag, expected, None, group))
-        touched[id(item)] = item
-    for item in touched.values():
-        item.steps.sort(key=lambda step: (step.start_ns, step.end_ns))
+def _add_steps(rank: int, read: Read, lanes: dict[str, list[Item]], by_span: dict[int, Item]) -> None:
+    """Put writes and waits into their items, in order of time; at one instant a write comes before a wait.
 
-
-def _home(
-    rank: int,
-    table: str,
-    lanes: dict[str, list[Item]],
-    by_span: dict[int, Item],
-    span: int | None,
-    workgroup: int | None,
-    start_ns: int,
-    end_ns: int,
-) -> Item:
-    """Return the item that a write or wait belongs to; outside of any span it gets one of its own."""
-    if span is not None:
-        if span not in by_span:
-            raise SchemaError(
-                f"table {table}, rank {rank}: span {span} is in no row of `spans`; convert the source again"
-            )
-        return by_span[span]
-    item = Item(-1, "other", table, start_ns, end_ns)
-    lane = "unnamed" if workgroup is None else f"workgroup {workgroup}"
-    lanes.setdefault(lane, []).append(item)
-    return item
+    Outside of any span each gets an item of its own.
+    """
+    spans, home = np.unique(read.span, return_inverse=True)
+    missing = next((span for span in spans.tolist() if span >= 0 and span not in by_span), None)
+    if missing is not None:
+        table = "writes" if missing in read.span[: read.writes] else "waits"
+        raise SchemaError(
+            f"table {table}, rank {rank}: span {missing} is in no row of `spans`; convert the source again"
+        )
+    items = [by_span.get(span) for span in spans.tolist()]
+    for row in np.flatnonzero(read.span < 0):
+        home[row] = len(items)
+        start, end, group = (int(read.rows[row, column]) for column in (START, END, GROUP))
+        item = Item(-1, "other", "writes" if row < read.writes else "waits", start, end)
+        items.append(item)
+        lanes.setdefault("unnamed" if group < 0 else f"workgroup {group}", []).append(item)
+    order = np.lexsort((read.rows[:, END], read.rows[:, START], home))
+    rows, bounds = read.rows[order], np.searchsorted(home[order], np.arange(len(items) + 1)).tolist()
+    for home_, low, high in zip(items, bounds[:-1], bounds[1:], strict=True):
+        if home_ and low < high:
+            home_.steps = Steps(rows[low:high], read.regions)
 
 
 _PART = ("span", "communicator", "sequence", "operation", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",

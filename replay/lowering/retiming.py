@@ -79,7 +79,7 @@ def _begin(item: Item, previous: Item | None, ready: list[tuple[Item, bool]], tw
         if previous:
             twin.begin_ns = max(twin.begin_ns, finish_ns(twins[id(previous)]))
     shift_ns = twin.begin_ns - item.begin_ns
-    twin.steps = [s._replace(start_ns=s.start_ns + shift_ns, end_ns=s.end_ns + shift_ns) for s in item.steps]
+    twin.steps = item.steps.later(shift_ns)
     twin.start_ns = twin.begin_ns
 
 

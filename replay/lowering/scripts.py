@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..builder import Builder
-from ..program import Mode, compute, until, wait, write
-from .acts import Act, Grower, Traffic
+import numpy as np
+
+from ..builder import Builder, blank, row, rows_of
+from ..program import OP_COLUMNS, Ints, Mode, Op, compute, until, wait, write
+from .acts import Grower, Traffic
+from .captured import Act, Acts, Issues
 from .edges import NONE, Pair, Signals, signals
 from .items import Item, RankWork, finish_ns
 from .plan import Plan
@@ -21,6 +24,9 @@ Ops = list[dict[str, int]]
 Distances = frozenset[int]
 
 NO_BLOCK = -1
+OPERATION, DURATION, BYTES, TO, SLOT, EXPECTED = (
+    list(OP_COLUMNS).index(name) for name in ("kind", "duration_ps", "size_bytes", "peer", "flag", "expected")
+)
 LOCAL_PS = 1  # the least that a write takes; captured instants are no finer, so it violates no causality
 
 
@@ -102,26 +108,32 @@ class Scripter:
 
     def eidolon(self, work: RankWork, targets: Mapping[int, int]) -> list[AgentScript]:
         """Write the script of a rank of which only its writes to `targets`, GPUs by distance, remain."""
-        scripts, distances = [], frozenset(targets)
-        for lane in work.lanes:
-            entries = []
-            for item, issues in self.grower.issued(work, lane, distances) if distances else ():
-                ops: Ops = []
-                for time_ps, distance, size_bytes, slot in issues:
-                    flag = self.flag_first + slot if slot >= 0 else -1
-                    ops += (until(time_ps - self._epoch_ps), write(targets[distance], size_bytes, flag))
-                if ops:
-                    entries.append(Entry(item, NO_BLOCK, self._block(ops)))
-            if entries:
-                scripts.append(AgentScript(lane.name, entries))
-        return scripts
+        issues = self.grower.issued(work, frozenset(targets), self.builder.epoch_ns)
+        ops = self._issued(issues, targets)
+        entries: dict[str, list[Entry]] = {}
+        for (lane, item), low, high in zip(issues.items, issues.first, issues.first[1:], strict=False):
+            if low < high:
+                block = self.builder.rows(ops[2 * low : 2 * high])
+                entries.setdefault(lane.name, []).append(Entry(item, NO_BLOCK, block))
+        return [AgentScript(name, found) for name, found in entries.items()]
 
-    @property
-    def _epoch_ps(self) -> int:
-        return self.builder.epoch_ns * 1000
+    def _issued(self, issues: Issues, targets: Mapping[int, int]) -> Ints:
+        """Return two operations for each write: idle until its time, and post it."""
+        ops = blank(2 * len(issues.slot))
+        idle, post = ops[::2], ops[1::2]
+        idle[:] = row(until(0))
+        idle[:, DURATION] = issues.time_ps
+        post[:] = row(write(0, 0))
+        post[:, BYTES], post[:, SLOT] = (
+            issues.size_bytes,
+            np.where(issues.slot < 0, -1, self.flag_first + issues.slot),
+        )
+        for distance, gpu in targets.items():
+            post[issues.distance == distance, TO] = gpu
+        return ops
 
     def _ps(self, time_ns: int) -> int:
-        return time_ns * 1000 - self._epoch_ps
+        return (time_ns - self.builder.epoch_ns) * 1000
 
     def _block(self, ops: Ops) -> int:
         return self.builder.block(ops) if ops else NO_BLOCK
@@ -143,13 +155,36 @@ class Scripter:
         start = self._raise(signal.raise_at_start)
         held = [wait(self.event_first + slot, count) for slot, count in signal.wait_at_end]
         end = self._raise(signal.raise_at_end)
-        work = [op for act in traffic.acts for op in self._act(item, act, targets)]
         rest = self._compute(item, traffic.rest_ps)
         if item.parts:
             return Entry(
                 item, self._block(before), self._block(start), self._body(rest), self._block(held + end)
             )
-        return Entry(item, self._block(before), self._body(start + work + held + rest + end))
+        if not traffic.acts:
+            return Entry(item, self._block(before), self._body(start + held + rest + end))
+        work = (rows_of(start), self._acts(item, traffic.acts, targets), rows_of(held + rest + end))
+        return Entry(item, self._block(before), self.builder.rows(np.concatenate(work)))
+
+    def _acts(self, item: Item, acts: Acts, targets: Distances | None) -> Ints:
+        """Return the operations of an item's acts, and the compute before each."""
+        wait_, before_ps, _, _, distance, size_bytes, slot, expected = acts.rows.T
+        up, down = item.factor.numerator, item.factor.denominator
+        if (up, down) != (1, 1):
+            before_ps = np.array([duration * up // down for duration in before_ps.tolist()], np.int64)
+        if targets is not None:
+            told = (wait_ == 0) & (slot >= 0) & ~np.isin(distance, list(targets))
+            slot = np.where(told, slot // self.grower.gpus, slot)
+        ops = blank(2 * len(acts))
+        passing, acting = ops[::2], ops[1::2]
+        passing[:] = row(compute(0))
+        passing[:, DURATION] = before_ps
+        acting[:] = np.where(
+            wait_[:, None] == 1, row(wait(0, 0, mode=Mode.POLL)), row(write(0, 0, relative=True))
+        )
+        acting[:, SLOT] = np.where(slot < 0, -1, self.flag_first + slot)
+        acting[:, TO], acting[:, BYTES], acting[:, EXPECTED] = distance, size_bytes, expected
+        kept: Ints = ops[(ops[:, OPERATION] != Op.COMPUTE) | (ops[:, DURATION] > 0)]
+        return kept
 
     def _timed(self, item: Item, traffic: Traffic, observed: "Observers") -> Entry:
         """Every time is the captured one: compute fills the time between, and waits take what they took."""
@@ -157,7 +192,7 @@ class Scripter:
         for act in traffic.acts:
             ops += self._compute_exactly(act.before_ps)
             if act.wait:
-                slot, end_ps = self.flag_first + act.slot, act.end_ps - self._epoch_ps
+                slot, end_ps = self.flag_first + act.slot, self._ps(item.begin_ns) + act.end_ps
                 ops.append(wait(slot, act.expected, mode=Mode.OBSERVE, deadline_ps=end_ps + LOCAL_PS))
                 ops.append(until(end_ps))
             else:
@@ -173,18 +208,8 @@ class Scripter:
         deadline_ps = self._ps(captured_ns) + LOCAL_PS
         return wait(self.event_first + slot, 1, mode=Mode.OBSERVE, deadline_ps=deadline_ps)
 
-    def _act(self, item: Item, act: Act, targets: Distances | None) -> Ops:
-        if act.wait:
-            wanted = wait(self.flag_first + act.slot, act.expected, mode=Mode.POLL)
-        else:
-            wanted = self._write(act, targets)
-        return [*self._compute(item, act.before_ps), wanted]
-
-    def _write(self, act: Act, targets: Distances | None = None) -> dict[str, int]:
-        slot = act.slot
-        if slot >= 0 and targets is not None and act.distance not in targets:
-            slot //= self.grower.gpus
-        flag = self.flag_first + slot if slot >= 0 else -1
+    def _write(self, act: Act) -> dict[str, int]:
+        flag = self.flag_first + act.slot if act.slot >= 0 else -1
         return write(act.distance, act.size_bytes, flag, relative=True)
 
     def _raise(self, slots: list[int]) -> Ops:
