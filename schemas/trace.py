@@ -121,6 +121,8 @@ class Trace:
         table = _table(name)
         wanted = select(table, columns)
         parts = [read_file(table, f, self.version, wanted, filters) for f in self.files(name, ranks)]
+        if len(parts) == 1:
+            return parts[0]
         empty = pa.schema([table.by_name[c].field() for c in wanted]).empty_table()
         return pa.concat_tables([empty, *parts])
 

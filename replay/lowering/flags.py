@@ -12,12 +12,29 @@ raise it, or all, a count of so many rounds of theirs is, at any GPU count, that
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ...schemas import UsageError
 from .items import RankWork
-from .steps import KIND, KINDS, RAISED, REGION, WAIT
+from .steps import KIND, KINDS, RAISED, REGION, WAIT, Steps
+
+
+class _Named(NamedTuple):
+    """A flag's first raise: row `at` of `steps[number]`, of those of a lane's items."""
+
+    lane: str
+    steps: list[Steps]
+    number: int
+    at: int
+
+    def name(self) -> str:
+        """Return its lane's name, and the region that the lane wrote last by then."""
+        regions = [(s.rows[:, REGION], s.regions) for s in self.steps[: self.number + 1]]
+        regions[-1] = regions[-1][0][: self.at + 1], regions[-1][1]
+        written = next((names[found[-1]] for of, names in reversed(regions) if len(found := of[of >= 0])), "")
+        return f"{self.lane}{written and ' '}{written} flag, distance of its writer"
 
 
 @dataclass
@@ -84,25 +101,24 @@ def read_flags(work: Iterable[RankWork], ranks: int) -> Flags:
     """
     flags = Flags(ranks)
     raises: dict[tuple[int, int], list[tuple[int, str, int]]] = {}
-    names: dict[tuple[int, int], str] = {}
+    names: dict[tuple[int, int], _Named] = {}
     writers: dict[tuple[int, int], set[int]] = {}
     for rank_work in work:
         for lane in rank_work.lanes:
-            region = ""
-            for item in lane.items:
-                rows, regions = item.steps.rows, item.steps.regions
-                named = np.flatnonzero(rows[:, REGION] >= 0)
-                for at in np.flatnonzero((rows[:, KIND] != WAIT) & (rows[:, RAISED] >= 0)).tolist():
-                    kind, start_ns, _, peer, _, flag, value, _, _ = rows[at].tolist()
+            shown = [item.steps for item in lane.items if item.steps]
+            for number, steps in enumerate(shown):
+                raising = np.flatnonzero((steps.rows[:, KIND] != WAIT) & (steps.rows[:, RAISED] >= 0))
+                rows = zip(raising.tolist(), steps.rows[raising].tolist(), strict=True)
+                for at, (kind, start_ns, _, peer, _, flag, value, _, _) in rows:
                     key = (peer, flag)
-                    writers.setdefault(key, set()).add(rank_work.place)
-                    raises.setdefault(key, []).append((start_ns, KINDS[kind], value))
-                    if key not in names:
-                        before = np.searchsorted(named, at, side="right") - 1
-                        shown = f" {regions[rows[named[before], REGION]]}" if before >= 0 else region
-                        names[key] = f"{lane.name}{shown} flag, distance of its writer"
-                if len(named):
-                    region = f" {regions[rows[named[-1], REGION]]}"
+                    if key not in raises:
+                        writers[key], raises[key], names[key] = (
+                            set(),
+                            [],
+                            _Named(lane.name, shown, number, at),
+                        )
+                    writers[key].add(rank_work.place)
+                    raises[key].append((start_ns, KINDS[kind], value))
     for key, places in writers.items():
         flags._writer[key] = key[0] if len(places) > 1 else next(iter(places))
         if len(places) > 1:
@@ -124,7 +140,7 @@ def _check_shared(key: tuple[int, int], places: list[int], rows: list[tuple[int,
         )
 
 
-def _number(flags: Flags, names: dict[tuple[int, int], str]) -> None:
+def _number(flags: Flags, names: dict[tuple[int, int], _Named]) -> None:
     """Give each writer's flags at each waiter numbers, in order of their own; name each class."""
     pairs: dict[tuple[int, int], list[int]] = {}
     for (rank, flag), writer in flags._writer.items():
@@ -133,7 +149,7 @@ def _number(flags: Flags, names: dict[tuple[int, int], str]) -> None:
         for index, flag in enumerate(sorted(numbers)):
             flags._class[rank, flag] = index
             if index == len(flags.names):
-                flags.names.append(names[rank, flag])
+                flags.names.append(names[rank, flag].name())
     flags.classes = len(flags.names)
 
 

@@ -80,10 +80,14 @@ def read_works(trace: Trace, plan: Plan, edits: Edits = NONE, targets: frozenset
 
     At the captured GPU count only writes to `targets` are read of ranks that are none, where there are any.
     """
+    factors: dict[tuple[str, str, bool], Fraction] = {}
 
     def factor(item: Item) -> Fraction:
-        edited = edits.kernel_factor(item.name) if item.kind in ("kernel", "copy", "phase") else 1
-        return compute_law(item, plan) * edited
+        key = (item.kind, item.name, bool(item.parts))
+        if key not in factors:
+            edited = edits.kernel_factor(item.name) if item.kind in ("kernel", "copy", "phase") else 1
+            factors[key] = compute_law(item, plan) * edited
+        return factors[key]
 
     ranks = sorted(set(plan.job))
     plain = len(ranks) == len(plan.job) == plan.gpus
