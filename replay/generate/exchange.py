@@ -6,6 +6,7 @@ over its tiles (its own number, plus multiples of `workgroups`).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -84,6 +85,17 @@ class Exchange:
         """(W,) from a workgroup's begin to its first wait."""
         total: Ints = np.sum([duration for _, duration in self.busy], axis=0)
         return total
+
+    def rows_to(self, hops: Ints) -> Ints:
+        """Return the rows to peers at `hops`, in order."""
+        by_hop, first = self._by_hop
+        found: Ints = np.sort(np.concatenate([by_hop[first[hop] : first[hop + 1]] for hop in hops]))
+        return found
+
+    @cached_property
+    def _by_hop(self) -> tuple[Ints, Ints]:
+        order = np.argsort(self.hop, kind="stable")
+        return order, np.searchsorted(self.hop[order], np.arange(self.flag_ns.shape[1] + 3))
 
 
 def scatter(gpus: int, workgroups: int, tiles: Tiles, cost: Cost, region: str, wait: str) -> Exchange:

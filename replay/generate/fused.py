@@ -82,10 +82,7 @@ class Fused:
 
     def _finished(self, exchange: Exchange, begin_ns: Ints) -> Ints:
         """Return when each workgroup has seen all its flags: the latest one of them decides."""
-        latest = np.full_like(begin_ns, -1)
-        for hop in range(1, self.gpus):
-            issue_ns = np.roll(begin_ns, hop, axis=0) + exchange.flag_ns[:, hop - 1]
-            np.maximum(latest, issue_ns, out=latest)
+        latest = _latest(begin_ns, exchange.flag_ns)
         _, end_ns, _ = served(begin_ns + exchange.busy_ns, latest[..., None], self.poll_ns)
         return end_ns[..., 0]
 
@@ -99,13 +96,15 @@ class Fused:
 
     def _writes(self, rank: int, done: Round, keep: Mask | None) -> dict[str, Ints]:
         exchange, number = self.exchanges[done.exchange], done.exchange
-        peer = (rank + exchange.hop) % self.gpus
-        take = slice(None) if keep is None or keep[rank] else keep[peer]
+        take: slice | Ints = slice(None)
+        if keep is not None and not keep[rank]:
+            take = exchange.rows_to((np.flatnonzero(keep) - rank) % self.gpus)
+        peer = (rank + exchange.hop[take]) % self.gpus
         group, offset = exchange.workgroup[take], exchange.offset_bytes[take]
         flag = offset < 0
         slot = (number * self.gpus + rank) * self.workgroups + group
         return {
-            "peer": peer[take],
+            "peer": peer,
             "workgroup": group,
             "span": self._first_span(done.iteration, group) + self._writing(number),
             "issue_ns": done.begin_ns[rank, group] + exchange.after_ns[take],
@@ -171,6 +170,23 @@ class Fused:
             "start_ns": start_ns,
             "end_ns": end_ns,
         }
+
+
+def _latest(begin_ns: Ints, flag_ns: Ints) -> Ints:
+    """Return (ranks, W) when the last flag of the others is raised; rank + h is h hops behind.
+
+    A flag that cannot be the last one, however late its writer began among all, is not looked at.
+    """
+    first_ns, last_ns = begin_ns.min(axis=0), begin_ns.max(axis=0)
+    if (flag_ns == flag_ns[:, :1]).all():  # the last writer's, or where that is oneself, the last but one's
+        second_ns = np.partition(begin_ns, -2, axis=0)[-2]
+        alike: Ints = np.where(begin_ns == last_ns, second_ns, last_ns) + flag_ns[:, 0]
+        return alike
+    decides = flag_ns >= flag_ns.max(axis=1, keepdims=True) - (last_ns - first_ns)[:, None]
+    latest = np.full_like(begin_ns, -1)
+    for hop in np.flatnonzero(decides.any(axis=0)) + 1:
+        np.maximum(latest, np.roll(begin_ns, hop, axis=0) + flag_ns[:, hop - 1], out=latest)
+    return latest
 
 
 def _joined(parts: list[dict[str, Ints]]) -> dict[str, Ints]:
