@@ -38,26 +38,42 @@ class Clock:
         return self.offset_ns + drifted(own_ns - self.at_ns, self.drift_ppb)
 
 
-def align(ranks: Sequence[int], matching: Matching, *, drift: bool = True) -> dict[int, Clock]:
-    """Return each rank's clock; the lowest rank is the reference.
+def align(
+    ranks: Sequence[int],
+    matching: Matching,
+    shared: Mapping[int, str | None] | None = None,
+    *,
+    drift: bool = True,
+) -> dict[int, Clock]:
+    """Return each rank's clock; the lowest rank's is the reference.
 
-    Ranks that share no operation with the reference are aligned through others; where there is none, the
-    method is `none` and the offset 0. The offset is the median difference of ends after a drift (Theil-Sen), which
-    is 0 unless it is asked for and moves the ends further apart over the window than they scatter about it. The
-    residual is what is left at worst, at any end.
+    Ranks for which `shared` names the same clock are moved together, by all their operations. Clocks that share no
+    operation with the reference are aligned through others; where there is none, the method is `none` and the
+    offset 0. The offset is the median difference of ends after a drift (Theil-Sen), which is 0 unless it is asked
+    for and moves the ends further apart over the window than they scatter about it. The residual is what is left
+    at worst, at any end.
     """
     ends = _ends(matching)
-    reference = min(ranks)
-    clocks = {reference: Clock("reference", 0, 0, 0)}
-    waiting = sorted(set(ranks) - {reference})
+    owners: dict[str | int, list[int]] = {}
+    for rank in sorted(ranks):
+        name = (shared or {}).get(rank)
+        owners.setdefault(rank if name is None else name, []).append(rank)
+    own, *waiting = owners.values()
+    clocks = {own[0]: Clock("reference", 0, 0, 0)}
+    clocks |= {rank: _same(_anchors([rank], ends, clocks)) for rank in own[1:]}
     while waiting:
-        anchors = {rank: _anchors(rank, ends, clocks) for rank in waiting}
-        best = max(waiting, key=lambda rank: (len(anchors[rank]), -rank))
+        anchors = [_anchors(group, ends, clocks) for group in waiting]
+        best = max(range(len(waiting)), key=lambda i: (len(anchors[i]), -waiting[i][0]))
         if not anchors[best]:
             break
-        clocks[best] = _clock(np.array(sorted(anchors[best]), np.int64), drift)
-        waiting.remove(best)
-    return clocks | {rank: Clock("none", 0, None, 0) for rank in waiting}
+        clock = _clock(np.array(sorted(anchors[best]), np.int64), drift)
+        clocks |= dict.fromkeys(waiting.pop(best), clock)
+    return clocks | {rank: Clock("none", 0, None, 0) for group in waiting for rank in group}
+
+
+def _same(anchors: Sequence[tuple[int, int]]) -> Clock:
+    """Return the clock of a rank that has the reference's: only how far apart ends are is measured."""
+    return Clock("reference", 0, max((abs(apart) for _, apart in anchors), default=0), len(anchors))
 
 
 def _clock(anchors: npt.NDArray[np.int64], drift: bool) -> Clock:
@@ -93,13 +109,15 @@ def _ends(matching: Matching) -> list[dict[int, int]]:
 
 
 def _anchors(
-    rank: int, ends: Sequence[Mapping[int, int]], clocks: Mapping[int, Clock]
+    group: Sequence[int], ends: Sequence[Mapping[int, int]], clocks: Mapping[int, Clock]
 ) -> list[tuple[int, int]]:
-    """Return for every operation of `rank` and an aligned one its end, and how far ahead the aligned ranks' are."""
+    """Return for every operation of a rank of `group` and an aligned one its end, and how far others are ahead."""
     anchors = []
     for operation in ends:
-        aligned = [end + clocks[r].correction(end) for r, end in operation.items() if r in clocks]
-        if aligned and rank in operation:
-            own = operation[rank]
-            anchors.append((own, int(np.median(np.array(aligned) - own))))
+        own = [operation[rank] for rank in group if rank in operation]
+        aligned = (
+            [end + clocks[r].correction(end) for r, end in operation.items() if r in clocks] if own else []
+        )
+        if aligned:
+            anchors += [(end, int(np.median(np.array(aligned) - end))) for end in own]
     return anchors

@@ -51,9 +51,10 @@ class Format:
 
     `name` is what `eidola convert NAME` calls it. `recognise` says whether a file is of this kind, by its name
     and beginning. `plan` takes the files or folders given, and those of the companion format (a second file a
-    rank, such as PyTorch's ExecutionTrace), and returns independent tasks, each picklable. `read` turns one task
-    into the ranks that it holds (its second argument: whether there is no other task), in another process if
-    need be. Both raise InputError that names the file and the remedy.
+    rank, such as PyTorch's ExecutionTrace), and returns independent tasks, each picklable. A task names, as Paths
+    in whatever fields it has, every file that reading it opens: from their sizes and times a later run knows what
+    changed. `read` turns one task into the ranks that it holds (its second argument: whether there is no other
+    task), in another process if need be. Both raise InputError that names the file and the remedy.
     """
 
     name: str

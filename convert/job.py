@@ -55,7 +55,8 @@ def _clocks(records: Sequence[RankRecord], matching: Matching) -> dict[int, Cloc
     """Align clocks on the ends of collectives, unless those were noticed late."""
     if any(record.late for record in records):
         return {record.rank: Clock("none", 0, None, 0) for record in records}
-    return align([record.rank for record in records], matching)
+    shared = {record.rank: record.clock for record in records}
+    return align(list(shared), matching, shared)
 
 
 def _lend_base(records: Sequence[RankRecord]) -> None:
@@ -163,13 +164,15 @@ def _report(
             report.dropped[record.rank] = record.dropped
         if record.truncated:
             report.truncated_ranks.append(record.rank)
-    residuals = [
-        c.residual_ns for c in clocks.values() if c.method == "collective_ends" and c.residual_ns is not None
-    ]
+    residuals = [c.residual_ns for c in clocks.values() if c.anchors and c.residual_ns is not None]
     report.residual_ns = max(residuals, default=None)
     report.contradicted = +report.contradicted
     _report_matches(report, matching, ranks)
     late = any(record.late for record in records)
+    if matching.outside:
+        report.notes.append(
+            f"{matching.outside} sends and receives name a peer beyond their group's size; it was left out"
+        )
     report.notes += [*_group_notes(matching), *([] if late else _clock_notes(clocks))]
     return report
 

@@ -16,6 +16,9 @@ from .ends import Rows, ends_agree, kind, number_by_ends
 SYNCHRONISING = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_allv", "barrier")
 """Operations that no rank can end before the last one has begun, so that all end together."""
 _POINT_TO_POINT = ("send", "recv")
+_LARGEST = 1 << 24  # ranks that a group may have
+_ALIKE = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "barrier", "all_to_all")
+"""Operations to which every rank brings as much."""
 
 
 @dataclass
@@ -35,13 +38,14 @@ class Matching:
     """The ranks' parts by communicator and sequence.
 
     `operations` maps (communicator, sequence) to the parts by rank; `by` says how each communicator was
-    matched: number, order or ends.
+    matched: number, order or ends. `outside` counts peers that were left out, as a group of the size told has none such.
     """
 
     members: list[Member] = field(default_factory=list)
     communicator: dict[int, str] = field(default_factory=dict)
     operations: dict[tuple[str, int], dict[int, list[Part]]] = field(default_factory=dict)
     by: dict[str, str] = field(default_factory=dict)
+    outside: int = 0
 
     def name_of(self, part: Part) -> str:
         """Return the communicator of a part."""
@@ -57,11 +61,12 @@ def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matchi
     matching = Matching()
     named = _name_communicators(parts)
     for name, by_rank in named.items():
-        peers = [part.peer for own in by_rank.values() for part in own if part.peer is not None]
-        size = world_size or max(len(parts), *(1 + peer for peer in peers), 1)
+        size = world_size or max(len(parts), _needed(by_rank))
         for rank, own in by_rank.items():
             matching.communicator |= {id(part): name for part in own}
-            matching.members.append(_member(name, rank, own, size))
+            member = _member(name, rank, own, size)
+            matching.members.append(member)
+            matching.outside += _leave_out_peers(own, member.group_size)
         matching.by[name] = _number(name, by_rank, list(named.values()))
         for rank, own in by_rank.items():
             for part in own:
@@ -111,9 +116,23 @@ def _homes(own: Sequence[Part]) -> dict[int | str | None, Group]:
     }
 
 
-def _member(name: str, rank: int, own: Sequence[Part], world_size: int) -> Member:
+def _needed(by_rank: Mapping[int, Sequence[Part]]) -> int:
+    """Return the ranks that a group must have for its operations' peers."""
+    peers = [p.peer for own in by_rank.values() for p in own if p.peer is not None and p.peer < _LARGEST]
+    return 1 + max(peers, default=0)
+
+
+def _leave_out_peers(own: Sequence[Part], size: int) -> int:
+    """Leave out the peers that a group of `size` does not have; return how many."""
+    outside = [p for p in own if p.peer is not None and not 0 <= p.peer < size]
+    for part in outside:
+        part.peer = None
+    return len(outside)
+
+
+def _member(name: str, rank: int, own: Sequence[Part], inferred: int) -> Member:
     group = own[0].group
-    size = group.size or (len(group.ranks) if group.ranks else world_size)
+    size = group.size or (len(group.ranks) if group.ranks else inferred)
     member = Member(rank, name, rank % size, size, group.description)
     if group.ranks and rank in group.ranks:
         member.group_rank = group.ranks.index(rank)
@@ -134,7 +153,9 @@ def _number(name: str, by_rank: Mapping[int, list[Part]], all_groups: Sequence[R
     synchronising = [[p for p in row if p.operation in SYNCHRONISING] for row in rows.values()]
     # Ends on a host depend on when its threads were scheduled, too much to doubt an order that agrees.
     on_host = not all(p.on_gpu for row in rows.values() for p in row)
-    if len(by_rank) == 1 or (same_order and (on_host or ends_agree(synchronising))):
+    if on_host and len(by_rank) > 1 and _number_alike(rows):
+        by = "order"
+    elif len(by_rank) == 1 or (same_order and (on_host or ends_agree(synchronising))):
         for row in rows.values():
             for index, part in enumerate(row):
                 part.sequence = index
@@ -144,6 +165,31 @@ def _number(name: str, by_rank: Mapping[int, list[Part]], all_groups: Sequence[R
         by = "ends"
     _number_point_to_point(by_rank)
     return by
+
+
+def _number_alike(rows: Rows) -> bool:
+    """Give a host's operations their sequence where all ranks have the same ones, in whatever order; say whether.
+
+    Several threads may begin two operations in another order on each rank. The first of a type and size on one
+    rank is the first of these on all others, and its number is its place on the first rank.
+    """
+    alike = {rank: [_alike(part) for part in row] for rank, row in rows.items()}
+    first, *others = alike.values()
+    if any(Counter(own) != Counter(first) for own in others):
+        return False
+    places: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for place, key in enumerate(first):
+        places[key].append(place)
+    for rank, row in rows.items():
+        seen: Counter[tuple[object, ...]] = Counter()
+        for part, key in zip(row, alike[rank], strict=True):
+            part.sequence = places[key][seen[key]]
+            seen[key] += 1
+    return True
+
+
+def _alike(part: Part) -> tuple[object, ...]:
+    return (kind(part), part.dtype, part.size_bytes) if part.operation in _ALIKE else (kind(part),)
 
 
 def _numbered(by_rank: Mapping[int, list[Part]]) -> bool:

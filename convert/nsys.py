@@ -196,6 +196,7 @@ def read(task: Task, alone: bool) -> list[RankRecord]:
             words = pa.array(names, pa.string()).dictionary_encode()
             profile.rows.add(ANNOTATION, words, start, end, tid=tid)
         profile.base_ns = _base_ns(database, profile)
+        profile.clock = f"{task.place.path}, from {profile.base_ns}"
         if profile.calls and all(c.count_bytes is None for c in profile.calls):
             profile.notes.append(
                 f"{task.place.path.name}: NCCL's ranges came without their payloads, which hold sizes, peers and "

@@ -161,7 +161,8 @@ class Profile:
     """One rank as its profiler recorded it.
 
     `metadata` is as Kineto has it (deviceProperties, host_name, versions), and the GPU's uuid; `calls` are those
-    of NCCL or RCCL; `copies` are (start_ns, stream, correlation, bytes, rank) of copies into another rank's GPU.
+    of NCCL or RCCL; `copies` are (start_ns, stream, correlation, bytes, rank) of copies into another rank's GPU;
+    `clock` is as in RankRecord.
     """
 
     task: Task
@@ -172,6 +173,7 @@ class Profile:
     base_ns: int = 0
     truncated: bool = False
     notes: list[str] = field(default_factory=list)
+    clock: str | None = None
 
 
 def build_record(profile: Profile) -> RankRecord:
@@ -212,6 +214,7 @@ def build_record(profile: Profile) -> RankRecord:
         base_ns=profile.base_ns,
         notes=notes,
         more={"writes": writes} if writes else {},
+        clock=profile.clock,
     )
 
 

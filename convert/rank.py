@@ -22,7 +22,8 @@ class RankRecord:
     rank's collectives; `more` columns of further tables by name (`writes`, `waits`, `counters`, `links`). Times
     are the rank's own nanoseconds, from first to last in `window_ns`; `base_ns` is what the source added to all of
     them. `dropped` counts events left out, by reason; `contradicted` edges that the times contradict, by kind.
-    `late` says that ends are when somebody noticed them, too late to align clocks on.
+    `late` says that ends are when somebody noticed them, too late to align clocks on; `clock` names the clock that
+    times are of, where the source says that it is other ranks' too.
     """
 
     rank: int
@@ -40,6 +41,7 @@ class RankRecord:
     notes: list[str] = field(default_factory=list)
     more: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     late: bool = False
+    clock: str | None = None
 
     @property
     def absolute(self) -> bool:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .events import is_call
 from .nccl_calls import DTYPES, Call, operation_of_call
-from .profile import Task
+from .profile import Place, Task
 from .scanner import NULL
 
 Ints = npt.NDArray[np.int64]
@@ -112,6 +112,11 @@ def finished(tasks: Sequence[Task]) -> list[Task]:
     )
     tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
     return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
+
+
+def clock_of(place: Place) -> str:
+    """Return the clock that a process's times are of: its host's since boot, or else its file's."""
+    return f"host {place.host}" if place.host else str(place.path)
 
 
 def blocks(grid: Ints, workgroup: Ints) -> Ints:

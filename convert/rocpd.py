@@ -24,7 +24,16 @@ from .formats import Format, Head
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
-from .rocm import blocks, copy_name, finished, is_hip_call, number_in, rank_in_environment, rccl_call
+from .rocm import (
+    blocks,
+    clock_of,
+    copy_name,
+    finished,
+    is_hip_call,
+    number_in,
+    rank_in_environment,
+    rccl_call,
+)
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
 _NAME = re.compile(r"rocpd_kernel_dispatch(_[0-9A-Za-z_]+)?")
@@ -154,6 +163,7 @@ def read(task: Task, alone: bool) -> list[RankRecord]:
     del alone
     with open_database(task.place.path) as database:
         profile = Profile(task, Rows(), _metadata(database, task.place), base_ns=task.base_ns)
+        profile.clock = clock_of(task.place)
         tables = _Tables(database, task.place.source)
         _add_kernels(tables, profile)
         _add_copies(tables, profile)

@@ -23,7 +23,7 @@ from .narrow import Column
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
-from .rocm import blocks, copy_name, finished, is_hip_call, rccl_call
+from .rocm import blocks, clock_of, copy_name, finished, is_hip_call, rccl_call
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
 _TOP = "rocprofiler-sdk-tool"
@@ -301,6 +301,7 @@ def _profile(file: _File, task: Task, main: int, gpus: frozenset[int]) -> Profil
     profile = Profile(replace(task, place=place), Rows(), _metadata(file, main, place), base_ns=task.base_ns)
     profile.rows.dropped += file.dropped
     profile.truncated = file.truncated
+    profile.clock = clock_of(place)
     if len(gpus) > 1:
         profile.notes.append(
             f"{place.path.name}: the process used {len(gpus)} GPUs, which are lanes of one rank"

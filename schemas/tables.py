@@ -137,14 +137,23 @@ _TRACE = (
     ),
     Table(
         "clocks",
-        "how one rank's clock was aligned; aligned time = own time + offset_ns",
+        "how one rank's clock was aligned: aligned time = own time + offset_ns, and where drift_ppb is not 0 also "
+        "drift_ppb / 10^9 of the time since the median of the anchors; all times of a trace are aligned",
         (
             _rank(),
             _enum(
                 "method", "how the offset was found", ("reference", "collective_ends", "ping_pong", "none")
             ),
-            _time("offset_ns", "added to the rank's own timestamps"),
-            Column("drift_ppb", _I64, "drift against the reference", "ppb"),
+            _time(
+                "offset_ns",
+                "added to the rank's own timestamps; at the median of the anchors, where there is a drift",
+            ),
+            Column(
+                "drift_ppb",
+                _I64,
+                "rate by which the rank's own clock was corrected, 0 where no drift showed",
+                "ppb",
+            ),
             _time("residual_ns", "largest disagreement left at the anchors; no result compares closer"),
             _count("anchors", "anchors used"),
         ),

@@ -160,3 +160,46 @@ def test_what_hosts_run_without_a_groups_name_is_of_the_only_group_that_others_n
     }
     matching = match(parts, 2)
     assert places(matching) == {("0", i): [0, 1] for i in range(6)}
+
+
+def test_a_group_that_does_not_say_its_size_has_room_for_every_peer():
+    unnamed = Group(None, None, None, None, 7)
+    matching = match({0: [part(0, 9, "send", unnamed, peer=3)]}, None)
+    assert [(m.group_rank, m.group_size, m.inferred) for m in matching.members] == [(0, 4, True)]
+
+
+def test_a_peer_beyond_the_size_that_a_group_says_is_left_out_and_counted():
+    parts = {0: [part(0, 9, "send", WORLD, peer=4), part(10, 19, "send", WORLD, peer=3)]}
+    matching = match(parts, None)
+    assert ([p.peer for p in parts[0]], matching.outside) == ([None, 3], 1)
+
+
+def test_two_worker_threads_of_a_host_may_begin_operations_in_any_order():
+    rows = {0: [100, 200, 300, 100], 1: [200, 100, 100, 300]}
+    parts = {
+        rank: [
+            part(10 * i, 10 * i + 9, size_bytes=size, dtype="float32", on_gpu=False)
+            for i, size in enumerate(row)
+        ]
+        for rank, row in rows.items()
+    }
+    matching = match(parts, 2)
+    sizes = {key: [rank[0].size_bytes for rank in op.values()] for key, op in matching.operations.items()}
+    assert sizes == {("0", 0): [100] * 2, ("0", 1): [200] * 2, ("0", 2): [300] * 2, ("0", 3): [100] * 2}
+
+
+def test_ranks_of_one_clock_are_moved_together_and_what_their_ends_differ_by_is_told():
+    ends = {
+        0: [1000, 2000, 3000],
+        1: [1010, 1980, 3000],
+        2: [51_000, 52_040, 53_000],
+        3: [51_020, 52_020, 53_020],
+    }
+    parts = {rank: [part(end - 500, end) for end in own] for rank, own in ends.items()}
+    matching = match(parts, 4)
+    clocks = align(range(4), matching, {0: "a", 1: "a", 2: "b", 3: "b"})
+    assert [clocks[r].offset_ns for r in range(4)] == [0, 0, -50_017, -50_017]
+    assert (clocks[1].method, clocks[1].residual_ns, clocks[1].anchors) == ("reference", 20, 3)
+    assert clocks[2] == clocks[3]
+    alone = align(range(4), matching)
+    assert alone[2].offset_ns != alone[3].offset_ns
