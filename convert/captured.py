@@ -25,11 +25,19 @@ def captured(path: str | Path, output: str | Path, *, overwrite: bool = False) -
     reader = _reader(folder, manifest)
     with _Checked(folder, output, overwrite) as writer, told_of([folder]):
         try:
+            _check_ranks(folder, manifest)
             reader(folder, manifest, writer)
         except (KeyError, TypeError) as error:
             text = f"{folder / MANIFEST}: an entry is missing or of another type ({repr(error)[:200]})"
             raise InputError(f"{text}; capture again with this version") from error
     return Path(output)
+
+
+def _check_ranks(folder: Path, manifest: dict[str, Any]) -> None:
+    for entry in manifest["ranks"]:
+        if type(entry["rank"]) is not int or not 0 <= entry["rank"] < 1 << 31:
+            shown = repr(entry["rank"])[:40]
+            raise InputError(f"{folder / MANIFEST} has a rank {shown}: it is damaged; copy the capture again")
 
 
 class _Checked(TraceWriter):

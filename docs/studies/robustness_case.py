@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -187,6 +188,7 @@ def main(name: str, work: Path, results: Path, cases: Iterable[int], wanted: int
     """
     sys.dont_write_bytecode = True
     pa.set_cpu_count(1)
+    warnings.simplefilter("error", RuntimeWarning)  # numbers that NumPy casts to nonsense
     for folder in ("cwd", "tmp"):
         (work / folder).mkdir()
     os.chdir(work / "cwd")

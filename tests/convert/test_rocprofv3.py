@@ -242,3 +242,12 @@ def test_whatever_happens_to_a_file_it_is_read_or_refused_by_name(mutated, tmp_p
         assert not (tmp_path / "out").exists()
     else:
         assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
+
+
+def test_calls_whose_name_is_not_in_the_file_are_counted(tmp_path):
+    document = rank_document(10, agent=102)
+    (tool,) = document["rocprofiler-sdk-tool"]
+    tool["buffer_records"]["hip_api"][0]["operation"] = 99
+    save(tmp_path / "rank0_results.json", document)
+    report = convert(find_format("rocprofv3"), [tmp_path / "rank0_results.json"], tmp_path / "out")
+    assert report.dropped == {0: {"call whose name the file does not have": 1}}

@@ -57,10 +57,20 @@ def test_one_rank_of_several_that_sends_to_another_is_a_whole_trace(tmp_path):
     assert [(c["peer"], sizes[c["communicator"]]) for c in sends] == [(1, 2)]
 
 
-def test_a_number_that_is_not_finite_in_a_capture_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        ('"exit_code": 1e999', "a number that is not finite"),
+        ('"rank": 1.5', "a rank 1.5"),
+        ('"rank": 1e999', "a rank inf"),
+        ('"rank": true', "a rank True"),
+    ],
+)
+def test_odd_numbers_in_a_captures_manifest_are_refused(tmp_path, number, what):
     shutil.copytree(SAMPLES / "gloo_fsdp_2" / "raw", tmp_path / "raw")
     manifest = tmp_path / "raw" / "capture.json"
-    manifest.write_text(re.sub(r'"exit_code": \d+', '"exit_code": 1e999', manifest.read_text()))
-    with pytest.raises(InputError, match=r"capture\.json holds a number that is not finite"):
+    key = number.split()[0]
+    manifest.write_text(re.sub(rf"{key} \d+", number, manifest.read_text()))
+    with pytest.raises(InputError, match=rf"capture\.json (has|holds) {what}"):
         captured(tmp_path / "raw", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]
