@@ -49,7 +49,8 @@ def ended(folder: Path) -> set[int]:
 def _forget(folder: Path, rank: int) -> None:
     """Remove what `rank` left in `folder`."""
     own = f"rank{rank:05d}.*"
-    for pattern in (own, f".partial.{own}", f"nccl.{own}", f"left-{rank}", f"claim-{rank}"):
+    rings = (f"rings-*/{own}", f"rings-*/nccl.{own}")
+    for pattern in (own, f".partial.{own}", f"nccl.{own}", f"left-{rank}", f"claim-{rank}", *rings):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
     (folder / "completing").unlink(missing_ok=True)

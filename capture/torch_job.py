@@ -10,7 +10,7 @@ from typing import Any
 
 from ..schemas.errors import CaptureError
 from . import nccl, raw
-from .recorder import ring
+from .recorder import place, ring
 
 _PRIVATE = re.compile(r'("(?:host_name|traceName)": )"[^"]*"')
 _LEFT = ("claim-*", "left-*", "completing", ".partial.*", "failed-*.txt")
@@ -35,6 +35,7 @@ def complete(
     failures = sorted({file.read_text(encoding="utf-8") for file in folder.glob("failed-*.txt")})
     if not newest:
         raise CaptureError(_nobody(failures))
+    place.collect(folder)
     lost = {file.name: ring.compact(file)["lost"] for file in sorted(folder.glob("rank*.ring"))}
     for file in folder.glob("nccl.*.ring"):
         nccl.compact(file, anonymous=anonymous)

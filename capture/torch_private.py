@@ -51,8 +51,7 @@ def profiler_active() -> bool:
     """Say whether a profiler records in this process."""
     import torch
 
-    enabled = getattr(torch.autograd, "_profiler_enabled", None)
-    return bool(enabled and enabled())
+    return bool(torch.autograd._profiler_enabled())
 
 
 class Profiler:
@@ -93,6 +92,21 @@ def gpu_in_use() -> bool:
     return bool(torch.cuda.is_initialized())
 
 
+def profilers_tell() -> bool:
+    """Say whether this PyTorch has what tells us of other profilers: without it, none of ours may start."""
+    import torch
+    from torch.autograd import profiler
+    from torch.profiler import ExecutionTraceObserver
+
+    return (
+        hasattr(torch.autograd, "_profiler_enabled")
+        and hasattr(profiler.profile, "_prepare_trace")
+        and hasattr(profiler, "_run_on_profiler_stop")
+        and hasattr(ExecutionTraceObserver, "register_callback")
+        and hasattr(ExecutionTraceObserver, "unregister_callback")
+    )
+
+
 class OthersProfilers:
     """Tells when a profiler or an ExecutionTraceObserver that is not ours starts and stops.
 
@@ -115,9 +129,7 @@ class OthersProfilers:
         self._wrap(ExecutionTraceObserver, "unregister_callback", self._ended, before=False)
 
     def _wrap(self, home: Any, name: str, action: Callable[..., None], *, before: bool) -> None:
-        function = getattr(home, name, None)
-        if function is None:
-            return
+        function = getattr(home, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             others = not self.ours and os.getpid() == self._pid

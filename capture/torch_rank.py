@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Literal, ParamSpec
 
 from ..schemas.errors import EidolaError, UsageError
 from . import torch_private as private
-from .recorder import build
+from .recorder import build, place
 from .recorder.ring import Marks, create
 from .torch_windows import Windows
 
@@ -56,6 +56,11 @@ class Options:
             )
         if not 1 <= self.ring_mib <= 65536:
             raise UsageError(f"ring_mib is {self.ring_mib}; choose 1 to 65536")
+
+    @property
+    def ring_bytes(self) -> int:
+        """Memory of one rank: for collectives, for steps and phases, and for NCCL's records."""
+        return (self.ring_mib + 2 + 16) << 20
 
     def as_json(self) -> str:
         """Return the options as text for an environment variable."""
@@ -129,10 +134,10 @@ class TorchRank:
         import torch
 
         self.record["versions"] = {"torch": torch.__version__}
-        marks = f"{self.stem}.marks.ring"
-        self._marks = Marks(self.folder / marks, MARKS)
+        marks, rings = f"{self.stem}.marks.ring", place.home(self.folder, self.options.ring_bytes)
+        self._marks = Marks(rings / marks, MARKS)
         self.record["marks"] = marks
-        self._start_recorder(f"{self.stem}.calls.ring")
+        self._start_recorder(rings / f"{self.stem}.calls.ring")
         self._start_windows()
         os.register_at_fork(after_in_child=self._forget)
         self._step_start_ns = self._began_ns = time.time_ns()
@@ -185,8 +190,7 @@ class TorchRank:
         self.record |= {"sealed": reason, "sealed_ns": time.time_ns(), "steps": self._number}
         self._note_state()
 
-    def _start_recorder(self, name: str) -> None:
-        ring = self.folder / name
+    def _start_recorder(self, ring: Path) -> None:
         layout = create(ring, self.options.ring_mib * RECORDS_A_MIB, NAMES)
         try:
             self._recorder = build.start(ring, layout)
@@ -194,7 +198,7 @@ class TorchRank:
             self.record["recorder"] = str(error)
             ring.unlink()
             return
-        self.record["calls"] = name
+        self.record["calls"] = ring.name
 
     def _start_windows(self) -> None:
         """Choose the windows: where there is no recorder they are all that there is, and one opens at once."""
@@ -207,7 +211,9 @@ class TorchRank:
             operators=alone or detail != "off",
             steps=self.options.window_steps,
             budget=self.options.budget,
-            first_of_host=os.environ.get("LOCAL_RANK", str(self.record["rank"])) == "0",
+            local_rank=int(local)
+            if (local := os.environ.get("LOCAL_RANK", "")).isdigit()
+            else self.record["rank"],
             on_others=self._others_profile,
             on_failure=self.give_up,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..schemas.errors import CaptureError, EidolaError, UsageError
 from . import nccl, raw
 from .attach import FOLDER, OPTIONS
-from .recorder import build
+from .recorder import build, place
 from .telemetry import Sampler
 from .torch_job import complete
 from .torch_rank import Detail, Options
@@ -49,18 +49,20 @@ def run(
     options = Options(detail, window_steps, budget, ring_mib)
     with raw.raw_folder(Path(output), overwrite=overwrite) as folder:
         _build_recorder()
-        plugin, absent = nccl.offer(folder, nccl_plugin)
+        plugin, absent = nccl.offer(place.home(folder, options.ring_bytes), nccl_plugin)
         environment = _environment(folder, options) | plugin
         sampled = Sampler(folder / TELEMETRY, telemetry_s) if telemetry_s is not None else nullcontext()
         try:
             with sampled:
                 code = _wait(subprocess.Popen(command, env=environment))
         except OSError as error:
+            place.discard(folder)
             raise UsageError(f"{command[0]} cannot be started: {error}") from error
         code = code if code >= 0 else 128 - code
         try:
             complete(folder, shlex.join(command), exit_code=code, anonymous=anonymous, absent=absent)
         except CaptureError as error:
+            place.discard(folder)
             error.exit_code = code or error.exit_code
             raise
     return code

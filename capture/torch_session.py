@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..schemas.errors import MissingError, UsageError
 from . import attach, nccl, raw, torch_claims
+from .recorder import place
 from .torch_job import complete
 from .torch_rank import Detail, Options, TorchRank
 
@@ -46,7 +47,7 @@ def session(
     options = Options(detail, window_steps, budget, ring_mib)
     folder = _partial(path)
     folder.mkdir(parents=True, exist_ok=True)
-    plugin, absent = nccl.offer(folder, nccl_plugin)
+    plugin, absent = nccl.offer(place.home(folder, options.ring_bytes), nccl_plugin)
     torch_claims.claim(folder, rank)
     recorder = TorchRank(folder, rank, world_size, options=options)
     recorder.start()
@@ -58,6 +59,7 @@ def session(
             os.environ.pop(name, None)
         if os.getpid() == recorder.pid:  # a forked child that leaves the block has recorded nothing
             recorder.seal("session's end")
+            place.collect(folder, f"*rank{rank:05d}.*")  # the one who completes may be on another host
             if torch_claims.leave(folder, rank, world_size):
                 _complete(folder, path, absent)
 

@@ -13,8 +13,12 @@ from typing import Any
 
 from . import torch_private as private
 
-FIRST_COST_NS = 100_000_000
-"""What the first window is taken to cost, until one has been measured; then the dearest so far is."""
+FIRST_COST_NS = 200_000_000
+"""What the first window is taken to cost, beside its steps, which are taken to last three times as long: more than
+was measured (benchmarks/capture_overhead.py). The next one is taken to cost as much as the dearest so far."""
+
+_SLOTS = 256
+"""Ranks of a host whose costs are told; further ones share the last place."""
 
 
 class Windows:
@@ -35,7 +39,7 @@ class Windows:
         operators: bool,
         steps: int,
         budget: float,
-        first_of_host: bool,
+        local_rank: int,
         on_others: Callable[[bool], None],
         on_failure: Callable[[str], None],
     ) -> None:
@@ -51,10 +55,14 @@ class Windows:
         self._usual: deque[int] = deque(maxlen=32)
         self._others: str | None = None
         self._watch: private.OthersProfilers | None = None
-        self._plan = _Plan(folder, first_of_host) if mode == "spaced" else None
+        self._plan = _Plan(folder, local_rank) if mode == "spaced" else None
 
     def start(self, *, at_once: bool) -> None:
         """Watch for other profilers, and with `at_once` open the first window."""
+        if not private.profilers_tell():
+            self._mode = "off"
+            self._note_others("no profiler windows: this PyTorch does not tell of the script's own profilers")
+            return
         self._watch = private.OthersProfilers(self._give_way, self._resume)
         if private.profiler_active():
             self._note_others("the script's own profiler was active when the rank attached")
@@ -112,6 +120,8 @@ class Windows:
         costs = ("open_ns", "stop_ns", "save_ns", "slowdown_ns")
         window["cost_ns"] = sum(window[cost] or 0 for cost in costs)
         self.sealed.append(window)
+        if self._plan is not None:
+            self._plan.tell(self.cost_ns, max(window["cost_ns"] for window in self.sealed))
 
     def abandon(self) -> None:
         """Open no more windows; drop the one that is open."""
@@ -136,10 +146,11 @@ class Windows:
             return False
         if planned == number:
             return True
-        dearest = max((window["cost_ns"] for window in self.sealed), default=FIRST_COST_NS)
-        allowed = self._budget * (time.time_ns() - self._began_ns)
-        if self._plan.owner and self.cost_ns + dearest <= allowed:
-            self._plan.write(number + 2)  # the others may be a step ahead
+        if self._plan.owner:
+            spent, dearest = self._plan.costs()
+            expected = dearest or FIRST_COST_NS + 2 * self._steps * int(median(self._usual))
+            if spent + expected <= self._budget * (time.time_ns() - self._began_ns):
+                self._plan.write(number + 2)  # the others may be a step ahead
         return False
 
     def _open(self, first_step: int) -> None:
@@ -206,20 +217,24 @@ class Windows:
 
 
 class _Plan:
-    """The step after which all ranks of a host open their next window: one number in a shared file.
+    """What the ranks of a host share, in a file: after which step all open their next window, and their costs.
 
-    The first rank of the host decides, two steps ahead.
+    The first rank of the host decides, two steps ahead, by the rank whose windows have cost most: the others wait
+    for that one at their next collective.
     """
 
-    def __init__(self, folder: Path, owner: bool) -> None:
-        self.owner = owner
+    def __init__(self, folder: Path, local_rank: int) -> None:
+        self.owner = local_rank == 0
+        self._at = 8 + 16 * min(local_rank, _SLOTS - 1)
+        size = 8 + 16 * _SLOTS
         file = os.open(folder / f"claim-windows-{platform.node()}", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            os.ftruncate(file, 8)
-            self._map = mmap.mmap(file, 8)
+            os.ftruncate(file, size)
+            self._map = mmap.mmap(file, size)
         finally:
             os.close(file)
-        if owner:
+        self.tell(0, 0)  # where a rank before this one, or a killed session, has left something
+        if self.owner:
             self.write(-1)
 
     def read(self) -> int:
@@ -229,3 +244,12 @@ class _Plan:
     def write(self, step: int) -> None:
         """Plan for `step`."""
         struct.pack_into("<q", self._map, 0, step + 1)
+
+    def tell(self, spent_ns: int, dearest_ns: int) -> None:
+        """Note what this rank's windows have cost so far, together and at most."""
+        struct.pack_into("<qq", self._map, self._at, spent_ns, dearest_ns)
+
+    def costs(self) -> tuple[int, int]:
+        """Return the most that any rank's windows have cost, together and each."""
+        told = struct.unpack_from(f"<{2 * _SLOTS}q", self._map, 8)
+        return max(told[::2]), max(told[1::2])

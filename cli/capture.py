@@ -147,6 +147,8 @@ def _summary(manifest: dict[str, Any], detail: Detail, budget: float) -> Iterato
         text = ", ".join(f"{part} {value / 1e6:.0f} ms" for part, value in parts.items())
         on = f"{cost['windows']} windows on rank {cost['rank']}"
         yield f"eidola: {on} cost {total / 1e6:.0f} ms{share}: {text}"
+        if detail != Detail.all and total > budget / 100 * cost["run_ns"]:
+            yield f"eidola: that is more than {budget:g} %: a window cost more than was foreseen, in a short run"
     elif detail == Detail.spaced:
         run_s = cost["run_ns"] / 1e9
         yield f"eidola: no window fitted into {budget:g} % of {run_s:.1f} s; --detail all records every step"

@@ -33,7 +33,7 @@ def findings(packages: Sequence[Path], folders: Sequence[Path]) -> Iterator[Find
         found = [package / _INSIDE_TORCH for package in packages if (package / _INSIDE_TORCH).is_file()]
     if not found:
         looked = "with the Python packages, on LD_LIBRARY_PATH and in the system's folders"
-        remedy = "comes with PyTorch for GPUs; on CPUs Gloo is captured by the profiler instead"
+        remedy = "comes with PyTorch for GPUs; on CPUs, Gloo's collectives are captured without it"
         yield Finding("NCCL, RCCL", "absent", f"none found ({looked})", remedy)
     for file in found:
         yield _library(file)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ...schemas.errors import MissingError
 from ..host.build import compiler
+from ..recorder.build import compiler as cxx_compiler
 from .examination import Finding
 
 TESTED_TORCH = ("2.11", "2.13")
@@ -20,6 +21,7 @@ def findings() -> Iterator[Finding]:
     yield Finding("Python", "ok" if fits else "gap", platform.python_version(), remedy)
     yield _torch()
     yield _compiler()
+    yield _cxx_compiler()
 
 
 def _torch() -> Finding:
@@ -43,3 +45,10 @@ def _compiler() -> Finding:
     except MissingError as error:
         return Finding("C compiler", "absent", "none found", str(error))
     return Finding("C compiler", "ok", f"{path}: {line}")
+
+
+def _cxx_compiler() -> Finding:
+    try:
+        return Finding("C++ compiler", "ok", cxx_compiler())
+    except MissingError as error:
+        return Finding("C++ compiler", "gap", "none found", str(error))

@@ -44,8 +44,8 @@ def start(ring: Path, layout: dict[str, int]) -> ctypes.CDLL:
 def library() -> Path:
     """Return the recorder as a shared library, built now where it is not in the cache. Imports no torch."""
     torch = _torch()
-    compiler = _compiler()
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    cxx = compiler()
+    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
     stamp = (torch / "version.py").read_bytes() + str(torch).encode() + version.encode()
     digest = hashlib.sha256(SOURCE.read_bytes() + stamp + repr(FLAGS).encode()).hexdigest()
     built = user_cache_path("eidola") / "recorder" / f"recorder-{digest[:16]}.so"
@@ -54,7 +54,7 @@ def library() -> Path:
         with built.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # ranks that start together build it once
             if not built.exists():
-                _build(compiler, torch, built)
+                _build(cxx, torch, built)
     return built
 
 
@@ -65,7 +65,11 @@ def _torch() -> Path:
     return Path(spec.origin).parent
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """Return the path of the C++ compiler: `$CXX`, else the first of c++, g++, clang++ on PATH.
+
+    Raises MissingError where there is none.
+    """
     for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
         if path := shutil.which(name):
             return path
@@ -75,11 +79,11 @@ def _compiler() -> str:
     )
 
 
-def _build(compiler: str, torch: Path, built: Path) -> None:
+def _build(cxx: str, torch: Path, built: Path) -> None:
     partial = built.with_name(f".{built.name}.{os.getpid()}")
     include = torch / "include"
     command = [
-        *(compiler, *FLAGS, "-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
+        *(cxx, *FLAGS, "-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
         *(str(SOURCE), "-o", str(partial), f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -87,7 +91,7 @@ def _build(compiler: str, torch: Path, built: Path) -> None:
         partial.unlink(missing_ok=True)
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:300])
         raise CaptureError(
-            f"the recorder of collectives does not compile with {compiler} and this torch ({first.strip()}): only "
+            f"the recorder of collectives does not compile with {cxx} and this torch ({first.strip()}): only "
             "profiler windows are captured"
         )
     partial.rename(built)

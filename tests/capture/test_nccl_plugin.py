@@ -1,5 +1,6 @@
 """The NCCL plugin, driven by a C program that knows only the committed table of NCCL's layouts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -269,3 +270,69 @@ def test_the_environment_refuses_what_cannot_work(c_compiler, tmp_path, monkeypa
     monkeypatch.setenv(nccl.LOADED_BY, "inspector")
     with pytest.raises(UsageError, match="NCCL_PROFILER_PLUGIN=inspector is set already"):
         nccl.environment(tmp_path)
+
+
+def offered(tmp_path, version_py, **environment):
+    """What `capture run` would give a job by default, where PyTorch's version.py is this one."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(version_py)
+    code = (
+        "import json, pathlib; from eidola.capture import nccl;"
+        "print(json.dumps(nccl.offer(pathlib.Path('out'), None)))"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kept = {key: value for key, value in os.environ.items() if key != nccl.LOADED_BY}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | {"PYTHONPATH": path} | environment, cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+VERSION_PY = "__version__ = '2.13.0'\ncuda: Optional[str] = {cuda}\nhip: Optional[str] = {hip}\n"
+
+
+@pytest.mark.parametrize(("cuda", "hip"), [("'12.8'", "None"), ("None", "'7.0.2'")])
+def test_where_pytorch_has_nccl_or_rccl_the_plugin_is_part_of_every_capture(c_compiler, tmp_path, cuda, hip):
+    variables, absent = offered(tmp_path, VERSION_PY.format(cuda=cuda, hip=hip))
+    assert Path(variables[nccl.LOADED_BY]).is_file()
+    assert variables["EIDOLA_NCCL_FOLDER"] == str(tmp_path / "out")
+    assert absent == []
+
+
+def test_where_pytorch_has_neither_nothing_is_said(tmp_path):
+    assert offered(tmp_path, VERSION_PY.format(cuda="None", hip="None")) == [{}, []]
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({nccl.LOADED_BY: "inspector"}, "NCCL_PROFILER_PLUGIN=inspector is the job's own plugin"),
+        ({"PATH": "/nowhere", "CC": "", "XDG_CACHE_HOME": "/nowhere"}, "no C compiler"),
+    ],
+)
+def test_what_keeps_the_plugin_out_is_said_and_stops_nothing(tmp_path, environment, why):
+    variables, (absent,) = offered(tmp_path, VERSION_PY.format(cuda="'12.8'", hip="None"), **environment)
+    assert variables == {}
+    assert absent.startswith("records of NCCL: ")
+    assert why in absent
+
+
+@pytest.mark.parametrize("version", [1, 6])
+def test_a_file_cut_to_its_records_says_the_same(driver, tmp_path, version):
+    (whole,), _ = drive(driver, tmp_path, "story", version)
+    nccl.compact(whole.path)
+    cut = read_dump(whole.path)
+    assert whole.path.stat().st_size < 1 << 16
+    for table in ("operations", "transfers", "channels"):
+        assert getattr(cut, table).equals(getattr(whole, table))
+    assert cut.lost == whole.lost == 0
+
+
+def test_a_full_file_loses_nothing_more_when_cut(driver, tmp_path):
+    (whole,), _ = drive(driver, tmp_path, "threads", 6, 4, 100, records=64)
+    nccl.compact(whole.path)
+    cut = read_dump(whole.path)
+    assert cut.lost == whole.lost > 0
+    assert cut.operations.equals(whole.operations)

@@ -17,7 +17,7 @@ from eidola.replay import compare, lower, replay, run
 from eidola.replay.presets import preset
 from eidola.schemas import Trace, check
 
-pytest.importorskip("torch", reason="captures real PyTorch jobs")
+torch = pytest.importorskip("torch", reason="captures real PyTorch jobs")
 
 TRAIN = Path(__file__).resolve().parents[2] / "sample_traces" / "gloo_ddp_2" / "train.py"
 GROUP = """
@@ -247,11 +247,17 @@ for step in range(6):
 """
 
 
-def test_kill_9_of_one_rank_loses_nothing_that_had_happened(tmp_path, capture_run):
+@pytest.mark.parametrize("windows", [False, True])
+def test_kill_9_of_one_rank_loses_at_most_the_open_window(tmp_path, capture_run, windows):
     script(tmp_path, KILLED)
-    without = subprocess.run([*TORCHRUN, "script.py"], cwd=tmp_path, capture_output=True, check=False)
-    done = capture_run(tmp_path, *TORCHRUN, "script.py")
-    assert done.returncode == without.returncode != 0
+    if not windows:
+        without = subprocess.run([*TORCHRUN, "script.py"], cwd=tmp_path, capture_output=True, check=False)
+    options = ("--detail", "all", "--window-steps", "2") if windows else ()
+    done = capture_run(tmp_path, *TORCHRUN, "script.py", options=options)
+    assert done.returncode == (1 if windows else without.returncode) != 0
+    for rank in (0, 1):  # steps 0 and 1 are sealed, the window of steps 2 and 3 was open
+        assert [w["first_step"] for w in record(tmp_path, rank)["windows"]][:1] == ([0] if windows else [])
+    assert len(record(tmp_path, 1)["windows"]) == windows
     assert "rank 1 has a gap: the process ended without closing its record" in done.stderr
     trace = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola"))
     assert not [p for p in check(trace.path) if p.severity == "error"]
@@ -288,6 +294,25 @@ def test_each_restart_has_its_own_record_and_the_last_is_converted(tmp_path, cap
     trace = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola"))
     assert trace.read("collectives")["size_bytes"].to_pylist() == [32, 32]
     assert trace.notes["earlier_restarts"] == 2
+
+
+def test_an_fsdp_script_is_captured_converted_and_replayed(tmp_path, capture_run):
+    done = capture_run(tmp_path, *TORCHRUN, TRAIN.parents[1] / "gloo_fsdp_2" / "train.py")
+    assert done.returncode == 0, done.stderr
+    trace = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola"))
+    sample = Trace(TRAIN.parents[1] / "gloo_fsdp_2" / "trace.eidola")
+    what = ["rank", "communicator", "sequence", "operation", "dtype", "size_bytes"]
+    found, kept = (
+        t.read("collectives", what).sort_by([(n, "ascending") for n in what[:3]]) for t in (trace, sample)
+    )
+    assert found.equals(kept)
+    fabric = preset("ideal", 2)
+    lowered = lower(trace, fabric, mode="timed")
+    rows, (start_ps, _) = lowered.program.activities, run(lowered.program, fabric).activity_times
+    known = rows["captured_start_ns"] >= 0
+    captured_ps = (rows["captured_start_ns"] - lowered.program.epoch_ns) * 1000
+    assert known.sum() >= found.num_rows
+    assert np.array_equal(start_ps[known], captured_ps[known])
 
 
 SPAWNED = """
@@ -479,6 +504,57 @@ def test_a_run_too_short_for_a_window_says_so(tmp_path, capture_run):
     assert done.returncode == 0, done.stderr
     assert "no window fitted into 1 %" in done.stderr
     assert "--detail all" in done.stderr
+
+
+STEPS = """
+w = torch.nn.Parameter(torch.ones(8))
+optimizer = torch.optim.SGD([w], lr=0.1)
+for step in range(4):
+    w.grad = torch.ones(8)
+    dist.all_reduce(w.grad)
+    optimizer.step()
+"""
+
+
+def test_without_what_is_private_in_pytorch_there_are_windows_alone(tmp_path, capture_run):
+    missing = """
+import torch, torch.distributed.distributed_c10d as c10d
+del c10d._World.pg_config_info, torch._C._distributed_c10d._dump_fr_trace_json
+"""
+    nothing = {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PATH": str(tmp_path),
+        "CXX": "",
+    }  # no recorder either
+    done = capture_run(tmp_path, *script(tmp_path, missing + GROUP + STEPS), environment=nothing)
+    assert done.returncode == 0, done.stderr
+    assert manifest(tmp_path)["failures"] == []
+    found = record(tmp_path)
+    assert (found["calls"], found["flight"], found["groups"]) == (None, None, [])
+    assert found["windows"]
+    table = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("collectives")
+    assert table["size_bytes"].to_pylist() == [32] * 4
+
+
+def test_where_pytorch_does_not_tell_of_other_profilers_none_of_ours_starts(tmp_path, capture_run):
+    missing = "import torch\ndel torch.autograd.profiler._run_on_profiler_stop\n"
+    command = script(tmp_path, missing + GROUP + STEPS)
+    done = capture_run(tmp_path, *command, options=("--detail", "all"))
+    assert done.returncode == 0, done.stderr
+    assert "has a gap: no profiler windows: this PyTorch does not tell" in done.stderr
+    assert record(tmp_path)["windows"] == []
+    table = Trace(captured(tmp_path / "raw", tmp_path / "t.eidola")).read("collectives")
+    assert table["size_bytes"].to_pylist() == [32] * 4
+
+
+def test_without_nccl_its_plugin_is_absent_quietly(tmp_path, capture_run):
+    ask = "assert 'NCCL_PROFILER_PLUGIN' not in os.environ and 'EIDOLA_NCCL_FOLDER' not in os.environ"
+    if torch.version.cuda or torch.version.hip:
+        pytest.skip("this PyTorch has NCCL or RCCL")
+    done = capture_run(tmp_path, *script(tmp_path, GROUP + ask))
+    assert done.returncode == 0, done.stderr
+    assert "NCCL" not in done.stderr
+    assert manifest(tmp_path)["absent"] == []
 
 
 def test_nccl_is_told_of_its_plugin_and_gpus_are_sampled(tmp_path):
