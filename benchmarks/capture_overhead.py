@@ -3,12 +3,12 @@
 DistributedDataParallel on Gloo, 2 ranks, a step of about 10 ms of processor time on a quiet machine.
 
 `light`: blocks of steps with the hooks on and off, in turn (on off, off on); a pair is two blocks that follow each
-other, the mean of both ranks. Off means that nothing is recorded and no step hook is there; the kernels of the
+other, as the mean of both ranks. Off means that nothing is recorded and no step hook is there; the kernels of the
 operators stay, and hand on at once. Processor time is that of the whole process. The interval is that of the
 median of the pairs, from their order alone (95 %, binomial): it supposes no distribution.
 
-`spaced`: a run of minutes with windows of CPU operators, whose start, slowdown, stop and save the capture times; the
-dearest rank counts.
+`spaced`: a run of minutes with windows of CPU operators, whose start, slowdown, stop and save the capture times;
+the dearest rank counts.
 """
 
 import json

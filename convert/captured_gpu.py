@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
-from . import captured_nccl, captured_telemetry
+from . import captured_nccl, captured_telemetry, nccl_plugin
 from .captured_light import describe
 from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import Call, read_calls
+from .captured_window import CALL
+from .collectives import Part, operation_of
 from .job import write_job
 from .kineto import read_rank
 from .member import member
@@ -25,18 +27,14 @@ from .sources import Source
 
 
 def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None:
-    """Write the last window that all ranks of the capture in `folder` have.
+    """Write the last window that all ranks of the capture in `folder` have, or what NCCL told where they have none.
 
-    Raises InputError where there is none, or a file cannot be read.
+    Raises InputError where there is neither, or a file cannot be read.
     """
     own = {entry["rank"]: read_record(member(folder, entry["file"])) for entry in manifest["ranks"]}
-    step = _last_common_step(folder, manifest, own)
-    records = []
-    for rank, record in sorted(own.items()):
-        window = next(w for w in record["windows"] if w["first_step"] == step)
-        traced = window["execution_trace"]
-        read = read_rank(Source(member(folder, window["trace"]), member(folder, traced) if traced else None))
-        records.append(_complete(folder, rank, record, read))
+    step = _last_common_step(own)
+    read = _read_nccl(folder, manifest, own) if step is None else _read_windows(folder, own, step)
+    records = [_complete(folder, rank, own[rank], read[rank]) for rank in sorted(own)]
     sampled, notes = captured_telemetry.tables(folder, own)
     for made in records:
         made.more |= sampled.get(made.rank, {})
@@ -50,14 +48,40 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     }
 
 
-def _last_common_step(folder: Path, manifest: dict[str, Any], own: dict[int, dict[str, Any]]) -> int:
+def _last_common_step(own: dict[int, dict[str, Any]]) -> int | None:
     steps = [{window["first_step"] for window in record["windows"]} for record in own.values()]
-    if common := set.intersection(*steps):
-        return int(max(common))
-    raise InputError(
-        f"{folder}: no profiler window was sealed on every rank, so that no GPU work is known "
-        f"({gap_text(manifest)}); capture for longer, or with --detail all"
+    common = set.intersection(*steps)
+    return int(max(common)) if common else None
+
+
+def _read_windows(folder: Path, own: dict[int, dict[str, Any]], step: int) -> dict[int, RankRecord]:
+    read = {}
+    for rank, record in own.items():
+        window = next(w for w in record["windows"] if w["first_step"] == step)
+        traced = window["execution_trace"]
+        source = Source(member(folder, window["trace"]), member(folder, traced) if traced else None)
+        read[rank] = read_rank(source)
+    return read
+
+
+def _read_nccl(
+    folder: Path, manifest: dict[str, Any], own: dict[int, dict[str, Any]]
+) -> dict[int, RankRecord]:
+    """Return what NCCL's records alone tell: every collective with its time on the GPU, and no other kernel."""
+    read = {}
+    for rank, record in own.items():
+        file = captured_nccl.find_file(folder, record)
+        if file is None:
+            raise InputError(
+                f"{folder}: no profiler window was sealed on every rank, so that no GPU work is known "
+                f"({gap_text(manifest)}); capture for longer, or with --detail all"
+            )
+        (read[rank],) = nccl_plugin.read(file, alone=False)
+    first = read[min(read)]
+    first.notes.append(
+        "no profiler window was sealed on every rank: of GPU work only what NCCL told is shown"
     )
+    return read
 
 
 def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord) -> RankRecord:
@@ -84,9 +108,12 @@ def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord)
         "launch_ns": launched, "start_ns": starts, "end_ns": ends, "correlation": [None] * len(rows),
     }  # fmt: skip
     for name, values in more.items():
-        held = read.spans[name]
+        held = read.spans.get(name, [None] * first)
         held = held.combine_chunks() if isinstance(held, pa.ChunkedArray) else held
-        read.spans[name] = pa.concat_arrays([held, pa.array(list(values), held.type)])
+        if isinstance(held, list):
+            read.spans[name] = [*held, *values]
+        else:
+            read.spans[name] = pa.concat_arrays([held, pa.array(list(values), held.type)])
     return read
 
 
@@ -101,7 +128,13 @@ def _describe_parts(
         if part.launch_ns is None:
             continue
         at = bisect_right(starts, part.launch_ns) - 1
-        if at >= 0 and calls[at].end_ns >= part.launch_ns:
+        if at >= 0 and calls[at].end_ns >= part.launch_ns and _is_call(part, calls[at]):
             describe(part, calls[at], groups)
             pairs.append((calls[at], part))
     return pairs
+
+
+def _is_call(part: Part, call: Call) -> bool:
+    """Say whether a part is all that a call asked for, not one of the sends that it is made of."""
+    one_sided = part.operation in ("send", "recv")
+    return not one_sided or operation_of(call.name.removeprefix(CALL)) == part.operation

@@ -52,16 +52,22 @@ class Joined:
     timed: bool = False
 
 
-def find_dump(folder: Path, record: Mapping[str, Any]) -> NcclDump | None:
-    """Return what NCCL told in the process of a rank's `record`; None where it told nothing.
+def find_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """Return the file of what NCCL told in the process of a rank's `record`; None where it told nothing.
 
-    Raises InputError where its file cannot be read.
+    Raises InputError where a file cannot be read.
     """
     for file in sorted(folder.glob(PATTERN)):
         header = read_header(file)
         if header["process"] == record.get("pid") and header["rank"] in (-1, record["rank"]):
-            return read_dump(file)
+            return file
     return None
+
+
+def find_dump(folder: Path, record: Mapping[str, Any]) -> NcclDump | None:
+    """Return what NCCL told in the process of a rank's `record`; raises InputError where that cannot be read."""
+    file = find_file(folder, record)
+    return None if file is None else read_dump(file)
 
 
 def join(dump: NcclDump, pairs: Sequence[Pair]) -> Joined:

@@ -15,6 +15,7 @@ from eidola.capture import nccl
 from eidola.capture.recorder import ring
 from eidola.convert import kineto
 from eidola.convert.captured import captured
+from eidola.convert.nccl_plugin import read_dump
 from eidola.schemas import InputError, Trace, check
 
 KINETO = Path(__file__).resolve().parents[2] / "../shared/traces/kineto/v100_dlrm_8ranks"
@@ -158,6 +159,36 @@ def test_what_nccl_told_joins_the_window_by_number(raw, alone, nccl_in_process, 
     assert (described.channels == 8).sum() >= joined  # the profiler itself tells it of some of these kernels
     shown = made.read("spans", ranks=[0]).to_pandas()
     assert (shown.lane == "nccl channel 1").sum() == joined
+
+
+def test_without_windows_what_nccl_told_is_the_trace(raw, nccl_in_process, tmp_path):
+    """Both ranks' calls are written around what the driver, which plays NCCL, was called for."""
+    for file in raw.glob("rank*.json"):
+        file.unlink()
+    variables = {**os.environ, **nccl.environment(raw, records=1 << 12)}
+    command = [sys.executable, "-c", PLAYED, nccl_in_process, "5"]
+    played = [subprocess.Popen(command, env=variables | {"RANK": str(rank)}) for rank in (0, 1)]
+    assert [process.wait(120) for process in played] == [0, 0]
+    for rank, process in enumerate(played):
+        (file,) = raw.glob(f"nccl.rank{rank:05d}.*")
+        write_calls(raw / f"rank{rank:05d}.0.calls.ring", read_dump(file).operations["start_ns"].to_pylist())
+        record = {
+            "version": 2, "rank": rank, "world_size": 2, "restart": 0, "host": None, "device": DEVICE,
+            "calls": f"rank{rank:05d}.0.calls.ring", "marks": f"rank{rank:05d}.0.marks.ring", "gaps": [],
+            "groups": [{"name": "g", "description": "all", "ranks": [0, 1], "backend": "nccl"}],
+            "windows": [], "pid": process.pid, "sealed": "exit",
+        }  # fmt: skip
+        (raw / f"rank{rank:05d}.0.json").write_text(json.dumps(record))
+    manifest = json.loads((raw / "capture.json").read_text())
+    manifest["ranks"] = manifest["ranks"][:2]
+    (raw / "capture.json").write_text(json.dumps(manifest))
+    made = Trace(captured(raw, tmp_path / "t.eidola"))
+    assert not [p for p in check(made.path) if p.severity == "error"]
+    names = ("rank", "communicator", "sequence", "operation", "size_bytes", "algorithm", "channels")
+    assert [tuple(row[n] for n in names) for row in made.read("collectives").to_pylist()] == [
+        (rank, "g", 100 + i, "all_reduce", 40, "ring", 8) for rank in (0, 1) for i in range(5)
+    ]
+    assert "of GPU work only what NCCL told is shown" in " ".join(made.notes["notes"])
 
 
 def test_samples_of_a_gpu_are_its_ranks_whatever_its_number(raw, tmp_path):

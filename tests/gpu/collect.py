@@ -98,9 +98,12 @@ def steps(out, captures, wheels):
             options = ["--backend", backend, "--gpus", str(ranks), "--anonymous", "-o", str(to)]
             yield f"{kernel} {backend}", shlex.join([*EIDOLA, "capture", "kernel", kernel, *options]), 40
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
-    options = ["--nccl-plugin", "--telemetry", "0.1", "--anonymous", "-o", str(captures / "training")]
-    training = [*EIDOLA, "capture", "run", *options, "--", *torchrun, str(HERE / "train.py")]
-    yield "training", shlex.join(training), 90
+    for name, more in (("light", []), ("windows", ["--detail", "all"])):
+        raw = str(captures / f"training-{name}")
+        options = ["--nccl-plugin", "--telemetry", "0.1", "--anonymous", *more, "-o", raw]
+        training = [*EIDOLA, "capture", "run", *options, "--", *torchrun, str(HERE / "train.py")]
+        yield f"training {name}", shlex.join(training), 70
+        yield f"convert {name}", shlex.join([*EIDOLA, "convert", "captured", raw, "-o", f"{raw}.eidola"]), 30
     for name, limit_s in TESTS.items():
         tests = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(HERE / name)]
         yield name, f"EIDOLA_GPU_CAPTURES={shlex.quote(str(captures))} {shlex.join(tests)}", limit_s
