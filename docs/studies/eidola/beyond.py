@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from figures import plot, table
+from figures import bars, plot, table
 
 from eidola.replay import IDEAL, Fabric, lower, run, spin
 from eidola.replay.generate import (
@@ -26,6 +26,7 @@ from eidola.replay.outcome import Outcome
 from eidola.replay.presets import preset
 
 Points = dict[str, list[tuple[float, float]]]
+Groups = dict[str, dict[str, float]]
 LINK_MB_PER_S, SIZE_BYTES, MESSAGES = 50_000, 65536, 256
 
 
@@ -49,9 +50,9 @@ def fabrics(gpus: int) -> dict[str, Fabric]:
     }
 
 
-def fused(gpus: int, folder: Path) -> str:
+def fused(gpus: int, folder: Path) -> tuple[str, Groups]:
     """Return how long each kernel takes on each fabric, how its flags fare, and which link is busiest."""
-    rows = []
+    rows, groups = [], {name: {} for name in kernels(gpus)}
     for name, kernel in kernels(gpus).items():
         trace = generate(kernel, folder / "k.eidola", overwrite=True)
         alone = 0.0
@@ -63,12 +64,13 @@ def fused(gpus: int, folder: Path) -> str:
             gpu = outcome.tables()["gpus"]
             busiest = outcome.final.queues["busy_ps"][: fabric.links].max(initial=0) / outcome.makespan_ps
             queued = outcome.final.rows.messages["queued_ps"]
+            groups[name][label] = end / alone
             rows.append((name, label, f"{end:.1f}", f"{end / alone:.2f}", f"{gpu['exposed_ps'].mean() / 1e6:.1f}",
                          f"{gpu['flag_reads'].mean():,.0f}", f"{busiest:.0%}",
                          f"{np.percentile(queued, 99) / 1e6:.1f}"))  # fmt: skip
     names = ("kernel", "fabric", "end us", "of ideal", "exposed us", "flag reads a GPU", "busiest link",
              "99 % queue less than us")  # fmt: skip
-    return table(names, rows)
+    return table(names, rows), groups
 
 
 def latency(outcome: Outcome) -> np.ndarray:
@@ -94,9 +96,9 @@ def random_traffic(gpus: int, loads: tuple[float, ...], folder: Path) -> tuple[s
     return table(("fabric", "load of a 50 GB/s link", "writes", "median us", "99 % us"), rows), points
 
 
-def unequal(gpus: int, splits: tuple[tuple[int, int], ...], folder: Path) -> str:
+def unequal(gpus: int, splits: tuple[tuple[int, int], ...], folder: Path) -> tuple[str, Groups]:
     """Return how long producers take to hand 16 MiB each to fewer or more consumers."""
-    rows = []
+    rows, groups = [], {}
     for producers, consumers in splits:
         pattern = Pattern(senders=tuple(range(producers)), messages=MESSAGES, size_bytes=(SIZE_BYTES,),
                           peers=tuple(range(gpus - consumers, gpus)), flags="last")  # fmt: skip
@@ -107,11 +109,12 @@ def unequal(gpus: int, splits: tuple[tuple[int, int], ...], folder: Path) -> str
             least = SIZE_BYTES * MESSAGES * max(1.0, producers / consumers) / LINK_MB_PER_S
             reads = outcome.tables()["gpus"]["flag_reads"][gpus - consumers :].sum()
             alone = run(program, fabric, wait=IDEAL).makespan_ps / 1e6
+            groups.setdefault(f"{producers} to {consumers}", {})[label] = outcome.makespan_ps / 1e6
             rows.append((f"{producers} to {consumers}", label, f"{outcome.makespan_ps / 1e6:,.0f}", f"{alone:,.0f}",
                          f"{least:,.0f}", f"{reads:,}"))  # fmt: skip
     names = ("producers to consumers", "fabric", "end us", "without polls", "50 GB/s at the busier side us",
              "consumers' flag reads")  # fmt: skip
-    return table(names, rows)
+    return table(names, rows), groups
 
 
 def main() -> None:
@@ -126,12 +129,21 @@ def main() -> None:
     gpus = 16 if args.quick else args.gpus
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print(f"## Fused kernels on fabrics, {gpus} GPUs\n\n{fused(gpus, folder)}")
+        told, slower = fused(gpus, folder)
+        print(f"## Fused kernels on fabrics, {gpus} GPUs\n\n{told}")
         told, points = random_traffic(gpus, (0.3,) if args.quick else (0.1, 0.3, 0.5, 0.7, 0.9), folder)
         print(f"\n## Poisson traffic\n\n{told}")
         half = gpus // 2
         splits = ((half, 1),) if args.quick else ((half, 1), (half, 8), (half, half), (8, half), (1, half))
-        print(f"\n## Unequal sides\n\n{unequal(gpus, splits, folder)}")
+        sides, ends = unequal(gpus, splits, folder)
+        print(f"\n## Unequal sides\n\n{sides}")
+    bars(
+        args.out / "fused.svg",
+        f"Fused kernels on fabrics, {gpus} GPUs",
+        "end over that without links",
+        slower,
+    )
+    bars(args.out / "unequal.svg", "16 MiB from each producer to random consumers", "end, us", ends)
     plot(args.out / "poisson.svg", f"Poisson traffic of 64 KiB writes, {gpus} GPUs", "load, % of 50 GB/s",
          "99 % of writes take less than, us", points, log_y=True)  # fmt: skip
 

@@ -27,7 +27,10 @@ def line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 def _ticks(low: float, high: float, logarithmic: bool) -> Iterator[float]:
     if logarithmic:
-        yield from (10.0**k for k in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1))
+        steps = (1, 2, 5) if high < 100 * low else (1,)
+        decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+        every = (step * 10.0**k for k in decades for step in steps)
+        yield from (tick for tick in every if low <= tick <= high)
         return
     step = 10 ** math.floor(math.log10((high - low) or 1))
     step = next(step * factor for factor in (0.2, 0.5, 1, 2) if (high - low) / (step * factor) <= 6)
@@ -57,7 +60,7 @@ def plot(
         part = math.log(value / low) / math.log(high / low) if logarithmic else (value - low) / (high - low)
         return LEFT + WIDTH * part if axis == 0 else TOP + HEIGHT * (1 - part)
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 190}" height="{TOP + HEIGHT + 50}" '
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 230}" height="{TOP + HEIGHT + 50}" '
              'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
              f'<text x="{LEFT}" y="18" font-weight="bold">{title}</text>'
              f'<path d="M{LEFT} {TOP}v{HEIGHT}h{WIDTH}" fill="none" stroke="#333"/>']  # fmt: skip
@@ -84,5 +87,41 @@ def plot(
         y = TOP + 10 + 16 * number
         parts.append(f'<path d="M{LEFT + WIDTH + 12} {y - 4}h14" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<text x="{LEFT + WIDTH + 30}" y="{y}">{name}</text>')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+
+
+def bars(path: Path, title: str, y_name: str, groups: Mapping[str, Mapping[str, float]]) -> None:
+    """Write an SVG of upright bars on a logarithmic axis: a group a key, in it a bar a series; values from 1 on."""
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    high = max(2.0, max(value for group in groups.values() for value in group.values()))
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 250}" height="{TOP + HEIGHT + 50}" '
+             'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
+             f'<text x="{LEFT}" y="18" font-weight="bold">{title}</text>'
+             f'<path d="M{LEFT} {TOP}v{HEIGHT}h{WIDTH}" fill="none" stroke="#333"/>']  # fmt: skip
+    for tick in (step * 10.0**k for k in range(math.ceil(math.log10(high))) for step in (1, 2, 5)):
+        if tick <= high:
+            at = TOP + HEIGHT * (1 - math.log(tick) / math.log(high))
+            parts.append(f'<path d="M{LEFT - 4} {at:.1f}h{WIDTH + 4}" stroke="#ddd"/>')
+            parts.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:,.10g}</text>')
+    wide = WIDTH / len(groups)
+    for place, (group, values) in enumerate(groups.items()):
+        left, bar = LEFT + wide * (place + 0.1), 0.8 * wide / len(names)
+        centre = f'x="{left + 0.4 * wide:.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle"'
+        parts.append(f"<text {centre}>{group}</text>")
+        for number, name in enumerate(names):
+            tall = HEIGHT * math.log(max(1.0, values.get(name, 1.0))) / math.log(high)
+            parts.append(f'<rect x="{left + bar * number:.1f}" y="{TOP + HEIGHT - tall:.1f}" width="{bar:.1f}" '
+                         f'height="{tall:.1f}" fill="{COLOURS[number % len(COLOURS)]}"/>')  # fmt: skip
+    for number, name in enumerate(names):
+        y = TOP + 10 + 16 * number
+        parts.append(
+            f'<rect x="{LEFT + WIDTH + 12}" y="{y - 9}" width="14" height="9" fill="{COLOURS[number]}"/>'
+        )
+        parts.append(f'<text x="{LEFT + WIDTH + 30}" y="{y}">{name}</text>')
+    middle = TOP + HEIGHT / 2
+    parts.append(
+        f'<text transform="rotate(-90 14 {middle})" x="14" y="{middle}" text-anchor="middle">{y_name}</text>'
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")

@@ -153,7 +153,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=5, help="launches of each wake-up time, a round")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
@@ -203,6 +203,7 @@ def compare(every: list[Wait], out: Path) -> None:
     whole = [launch for launch in every if launch["whole"]]
     print(f"waits that were interrupted, left out: {len(every) - len(whole)} of {len(every)}")
     rows, points = [], {"measured": [], "predicted": []}
+    late: dict[str, list[tuple[float, float]]] = {}
     for delay in DELAYS_US:
         launches = [launch for launch in whole if launch["delay_us"] == delay]
         of = {name: np.array([launch[name] for launch in launches], float) for name in launches[0]}
@@ -212,6 +213,11 @@ def compare(every: list[Wait], out: Path) -> None:
             " to ".join(f"{ns:.0f}" for ns in np.percentile(of[n], (10, 90)))
             for n in ("latency_ns", "said_latency_ns")
         )
+        for side, name in (("measured", "latency_ns"), ("predicted", "said_latency_ns")):
+            for percent in (10, 50, 90):
+                late.setdefault(f"{side}, {percent} %", []).append(
+                    (delay, float(np.percentile(of[name], percent)))
+                )
         means = of["latency_ns"].mean(), of["said_latency_ns"].mean()
         rows.append((delay, len(launches), *(f"{np.median(of[n]):.0f}" for n in ("polls", "said_polls")),
                      f"{np.median(of['polls_error']):.1%}", f"{np.percentile(of['polls_error'], 90):.1%}",
@@ -222,7 +228,11 @@ def compare(every: list[Wait], out: Path) -> None:
     print("\n" + table(names, rows))
     print("\n" + bottom_line("waits that were not interrupted, mean", whole, mean))
     print(bottom_line("all waits, median", every, median))
-    plot(out / "real_polls.svg", "Polls of a wait, host backend", "peer begins late by, us", "polls", points)
+    late_by = "peer begins late by, us"
+    plot(out / "real_polls.svg", "Polls of a wait, host backend", late_by, "polls", points)
+    plot(
+        out / "real_latency.svg", "From the flag to the poll that sees it, host backend", late_by, "ns", late
+    )
 
 
 def bottom_line(what: str, launches: list[Wait], middle: Callable[[list[float]], float]) -> str:
