@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -158,6 +159,20 @@ def _built(code, flags):
     return library
 
 
+class Event:
+    """Its time means nothing here."""
+
+    def record(self):
+        self.device = Device.current()
+        self.time_ns = time.perf_counter_ns()
+
+
+def get_elapsed_time(start, end):
+    assert start.device == end.device
+    assert not Device.running[end.device], "asked for before the launch has ended"
+    return (end.time_ns - start.time_ns) / 1e6
+
+
 class RawModule:
     """Compile `code` for the CPU."""
 
@@ -268,6 +283,8 @@ runtime = SimpleNamespace(
 )
 cuda = SimpleNamespace(
     Device=Device,
+    Event=Event,
+    get_elapsed_time=get_elapsed_time,
     MemoryPointer=MemoryPointer,
     Stream=Stream,
     UnownedMemory=UnownedMemory,
