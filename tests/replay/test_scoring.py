@@ -2,6 +2,7 @@
 
 import csv
 import os
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -309,3 +310,34 @@ def test_a_launch_is_the_benchmarks_and_not_the_kernels():
     assert iteration_us(single, 1) == pytest.approx(4.5 * 8)  # launches in turn take longer than the kernels
     grown = [iteration_us(case, 1000) - iteration_us(case, 500) for case in (kernel, single, framework)]
     assert grown == pytest.approx([500] * 3)
+
+
+@pytest.mark.parametrize("env", ["NCCL_ALGO=Ring", "NCCL_ALGO=Tree", "NCCL_ALGO=NVLSTree"])
+@pytest.mark.parametrize("size", [1024, 2**24])
+def test_many_boxes_are_replayed_as_fewer_and_grow(monkeypatch, env, size):
+    asked = row(system="H100, 8 per node, 16 nodes", ranks="128", interconnect="8x400G IB",
+                algorithm_or_env=env, size_bytes=str(size))  # fmt: skip
+    whole = predict(case_of(asked)).predicted_us
+    monkeypatch.setattr(import_module("eidola.replay.scoring.predict"), "MOST_RANKS", 64)
+    assert predict(case_of(asked)).predicted_us == pytest.approx(whole, rel=0.03)
+
+
+@pytest.mark.parametrize("operation", ["all_reduce", "all_gather", "alltoall"])
+@pytest.mark.parametrize(
+    ("system", "wires", "nic_gb_per_s", "boxes"),
+    [
+        ("H100, 8 per node", "8x400G IB", 50, 2),
+        ("A100, 8 per node", "8x200G IB", 25, 4),
+        ("MI300X, 8 per node", "8x400G RoCE", 50, 2),
+        ("Perlmutter, A100, 4 per node", "4x200G Slingshot", 25, 4),
+    ],
+)
+def test_no_prediction_beats_the_links(operation, system, wires, nic_gb_per_s, boxes):
+    """Data of other boxes crosses a box's NICs at least once; of a reduction at least its own result does."""
+    size, per = 2**30, 4 if "4 per" in system else 8
+    asked = row(system=f"{system}, {boxes} nodes", interconnect=wires, ranks=str(per * boxes),
+                operation=operation, size_bytes=str(size))  # fmt: skip
+    case = case_of(asked)
+    crossing = {"all_reduce": size, "all_gather": size * (boxes - 1) / boxes,
+                "alltoall": size * per * (boxes - 1) / boxes}[operation]  # fmt: skip
+    assert predict(case).predicted_us > crossing / (per * nic_gb_per_s * 1000)
