@@ -41,7 +41,8 @@ class Tuning:
     `base_ps` passes once before anything moves; `step_ps` before each forwarding, `network_step_ps` instead
     where that leaves the box. `lanes` channels share the bytes of a step: each takes `pass_bytes` of them within
     the step, and moves `lane_mb_per_s` of the rest (0: no limit but the links), and
-    `network_lane_mb_per_s`, where that is set, of what leaves the box. `kernel_ps` is the least time that
+    `network_lane_mb_per_s`, where that is set, of what leaves the box. A ring's channel copies the last slice at
+    `copy_lane_mb_per_s` (0: at once). `kernel_ps` is the least time that
     sends and receives take once posted. `channels` bounds the rings used (0: all). `chunk_bytes` cuts what is
     pipelined (0: whole). A switch reduces `reduce_mb_per_s` of what it collects (0: as fast as that comes). `poll`
     makes waits subject to the run's wait policy.
@@ -58,6 +59,7 @@ class Tuning:
     lane_mb_per_s: int = 0
     network_lane_mb_per_s: int = 0
     pass_bytes: int = 0
+    copy_lane_mb_per_s: int = 0
     kernel_ps: int = 0
     poll: bool = False
     reduce_mb_per_s: int = 0

@@ -55,6 +55,8 @@ def _steps(work: Work, ring: Ring, steps: int) -> Track:
             track[rank].append(
                 {"block": shared[key], "repeat": length, "group": group, "position": p, "flag_offset": flag}
             )
+        if last := work.last(big, ring):
+            track[rank].append(work.call(last))
     return track
 
 

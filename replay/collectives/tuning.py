@@ -12,7 +12,7 @@ from ..fabric import Fabric
 from .algorithms import names
 from .choice import choose, group_of, switch_gb_per_s
 from .costs import US, Costs, costs
-from .model import Group, tree_channels, tree_limit_gb_per_s
+from .model import GENERATIONS, Group, tree_channels, tree_limit_gb_per_s
 from .operation import WIRE_BYTES, Operation, Tuning
 from .orders import ring_order
 from .p2p import BATCH_PEERS, Exchange, busy_ps, protocol_of
@@ -36,6 +36,8 @@ CHUNK_BYTES = 32 * 1024, 512 * 1024
 NVLS_CHANNELS = 16
 """Of NVLS, where no capture says."""
 EXCHANGES = ("all_to_all", "all_to_allv")
+COPY_TIMES = 2
+"""How much faster a channel copies out what came last than it forwards. Calibrated on A4_2gpu1node_ag, XLA_H100."""
 LEAST_BYTES = {"ll": 512 * 8, "ll128": 640 * 8, "simple": 512 * 64}
 """With fewer bytes a channel NCCL uses fewer channels: threads times NCCL_*_THREAD_THRESHOLD, for rings of LL also
 times the number of ranks (src/enqueue.cc, src/graph/tuning.cc)."""
@@ -90,6 +92,7 @@ def tuning(
     fit = _channels(operation, len(members), algorithm, protocol, width)
     if algorithm == "tree" and not limit:
         rate *= _tree_share(protocol, cost)
+    copies = protocol == "simple" and group.generation in GENERATIONS
     alone = group.boxes == group.ranks > 1  # every step is over the network
     return Tuning(
         algorithm,
@@ -107,6 +110,7 @@ def tuning(
         lane_mb_per_s=round(rate * 1000),
         network_lane_mb_per_s=round(limit / fit * 1000),
         pass_bytes=of.pass_bytes,
+        copy_lane_mb_per_s=round(of.channel_gb_per_s * COPY_TIMES * 1000) if copies else 0,
     )
 
 

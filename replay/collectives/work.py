@@ -206,6 +206,11 @@ class Work:
             cost += max(0, busy - (self.wire(size_bytes) * 10**6 // link_mb_per_s if first else 0))
         return [compute(cost)] if cost else []
 
+    def last(self, size_bytes: int, ring: Ring) -> list[dict[str, int]]:
+        """Return what a kernel does with the slice that came last: it copies it, and sends nothing meanwhile."""
+        rate = self.tuning.copy_lane_mb_per_s * ring.lanes
+        return [compute(-(-size_bytes * 10**6 // rate))] if rate and size_bytes else []
+
     def call(
         self,
         ops: list[dict[str, int]],

@@ -416,6 +416,16 @@ def test_the_networks_latency_of_a_ring_is_paid_by_each_crossing_and_not_by_each
     assert least * US < took < (least + 2 * 4 * 3) * US  # and the paths between boxes, 2 us and less each
 
 
+def test_a_large_all_gather_ends_with_a_copy_of_the_last_slice():
+    """Between two GPUs: the half that is sent, at the link's pace, and then copied, at twice the channels'."""
+    fabric, half = preset("hgx-h100", 2), 256 * MIB
+    op = Operation("all_gather", half)
+    how, cost = tuning(fabric, op, range(2), "ring", "simple"), costs(fabric.gpu)
+    took = run(program(fabric, range(2), (op, how)), fabric).makespan_ps / US
+    sent, copied = half / 371_600, half / (2 * 24 * cost.protocols["simple"].channel_gb_per_s * 1000)
+    assert took == pytest.approx(sent + copied, rel=0.02)
+
+
 @pytest.mark.parametrize("protocol", ["ll", "ll128", "simple"])
 @pytest.mark.parametrize("name", ["dgx1-v100", "hgx-a100", "hgx-h100", "hgx-b200", "mi300x"])
 def test_a_small_ring_takes_the_kernel_and_its_steps(name, protocol):
