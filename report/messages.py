@@ -28,8 +28,8 @@ def messages(size_bytes: Ints, latency_ps: Ints | None) -> View | None:
         _sentence(size_bytes, power, latency_ps),
         charts,
         (_table(power, kinds, size_bytes, latency_ps),),
-        "Writes from one endpoint to another, by payload: a class holds sizes from a power of two up to the next. "
-        "Latency: from posting to the last byte's landing.",
+        "Writes from one endpoint to another, by payload: a class holds sizes from a power of two up to the next."
+        + ("" if latency_ps is None else " Latency: from posting to the last byte's landing."),
     )
 
 
