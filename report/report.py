@@ -36,8 +36,8 @@ def report(
         head, views = sweep_report(path)
     else:
         raise InputError(
-            f"{path} is neither a run nor a trace: it holds no manifest.json and no trace.json; make one with "
-            "`eidola replay run` or `eidola convert`"
+            f"{path} is neither a run nor a trace nor a sweep: it has no manifest.json, trace.json or study.json; "
+            "make one with `eidola replay run`, `eidola convert` or `eidola replay sweep`"
         )
     _write(output, page(head, views))
     return output

@@ -36,6 +36,16 @@ def test_a_job_goes_from_8_to_1024_gpus(folder):
         assert row["b_ps"] / 1e6 == pytest.approx(float(b), abs=0.06)
 
 
+def test_the_first_five_minutes_run_as_they_are_written(folder):
+    page = (ROOT / "docs/index.md").read_text()
+    lines = re.findall(r"^    eidola (.*)$", page, re.M)
+    assert [line.split()[0] for line in lines] == ["inspect", "replay", "replay", "report"]
+    for line in lines:
+        done = eidola(folder, *line.split(), *(["--overwrite"] if " run " in f" {line} " else []))
+        assert done.returncode == 0, (line, done.stderr)
+    assert "the largest share" in eidola(folder, "replay", "explain", "run").stdout
+
+
 def test_a_newcomer_needs_five_commands_from_clone_to_report(folder):
     """Those of the README, with PyTorch profiles as the newcomer's own."""
     block = re.search(
@@ -51,9 +61,10 @@ def test_a_newcomer_needs_five_commands_from_clone_to_report(folder):
         (folder / "traces" / profile.name).symlink_to(profile)
     for line in commands:
         if line.startswith("eidola "):
-            words = [
-                name for word in line.split()[1:] for name in sorted(map(str, folder.glob(word))) or [word]
-            ]
-            done = eidola(folder, *words)
+            globbed = (
+                sorted(map(str, folder.glob(word))) if "*" in word else [word] for word in line.split()
+            )
+            words = [name for names in globbed for name in names][1:]
+            done = eidola(folder, *words, *(["--overwrite"] if "run" in words else []))
             assert done.returncode == 0, (line, done.stderr)
     assert (folder / "report.html").stat().st_size > 1_000_000
