@@ -29,4 +29,6 @@ def test_the_engine_agrees_with_closed_forms_and_solvers(group):
 
 
 def test_fifos_on_a_parking_lot_are_not_max_min():
-    assert study("crosschecks").proportional(2) == pytest.approx([1 / 3, 1 / 2, 2 / 3])  # max-min: all 1/2
+    crosschecks = study("crosschecks")
+    flows = [crosschecks.Flow(0, 2), crosschecks.Flow(0, 1), crosschecks.Flow(1, 2)]
+    assert crosschecks.proportional(flows) == pytest.approx([1 / 3, 1 / 2, 2 / 3])  # max-min: all 1/2

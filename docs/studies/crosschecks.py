@@ -4,8 +4,8 @@
 
 Alpha-beta: ring, direct and pairwise collectives on a star (Thakur, Rabenseifner, Gropp, 2005). LogGOP: chains and
 trains of messages with overheads o, gap a byte G and latency L (Hoefler, Schneider, Lumsdaine, 2010). Max-min: long
-flows that share one bottleneck, by water-filling. FIFO-proportional: open-loop flows on a parking lot, where a FIFO
-gives each flow a share of its link in proportion to what arrives, which is not max-min.
+flows that share one bottleneck, by water-filling. FIFO-proportional: open-loop flows over links in a row, where a
+FIFO gives each flow a share of its link in proportion to what arrives, which is not max-min.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +92,7 @@ def loggop() -> Iterator[Check]:
 def max_min() -> Iterator[Check]:
     """Three long flows over one bottleneck: each ends when water-filling says so."""
     sizes = [64 * MIB, 128 * MIB, 256 * MIB]
-    fabric = _parking_lot(1, len(sizes))
+    fabric = _row([Flow(0, 1)] * len(sizes))
     ends = _flow_ends(fabric, [(i, len(sizes) + i, size) for i, size in enumerate(sizes)])
     for i, (end, form) in enumerate(zip(ends, _water_filling(sizes), strict=True)):
         yield Check(
@@ -101,27 +101,38 @@ def max_min() -> Iterator[Check]:
 
 
 def parking_lot() -> Iterator[Check]:
-    """One flow over all links and one across each, all open-loop: shares of a link while everyone injects."""
-    for links in (2, 3):
-        fabric = _parking_lot(links, links + 1)
-        flows = [(0, links + 1), *((1 + i, links + 2 + i) for i in range(links))]
-        for i, (expected, simulated) in enumerate(
-            zip(proportional(links), _shares(fabric, flows), strict=True)
-        ):
-            what = "over all links" if i == 0 else f"across link {i}"
-            yield Check(
-                "FIFO-proportional", f"parking lot of {links}, flow {what}", expected, simulated, "of a link"
-            )
+    """Open-loop flows over links in a row: shares of a link while everyone injects.
+
+    Parking lots, one flow over all links and one across each, all at a link's rate; and a road of six flows that
+    enter, leave and inject as they like.
+    """
+    lots = {f"parking lot of {n}": [Flow(0, n), *(Flow(i, i + 1) for i in range(n))] for n in (2, 3)}
+    road = [Flow(0, 4), Flow(0, 2, 0.6), Flow(1, 3, 0.8), Flow(2, 4, 0.5), Flow(1, 2, 0.4), Flow(3, 4, 0.9)]
+    for name, flows in {**lots, "road of 4": road}.items():
+        expected = proportional(flows)
+        for flow, share, simulated in zip(flows, expected, _shares(flows, expected), strict=True):
+            what = f"flow of {flow.rate:g} over links {flow.enter + 1} to {flow.leave}"
+            yield Check("FIFO-proportional", f"{name}, {what}", share, simulated, "of a link")
 
 
-def proportional(links: int) -> list[float]:
-    """Return each flow's rate as a share of a link: a full FIFO serves flows as they arrive."""
-    through, across = 1.0, []
-    for _ in range(links):
-        total = through + 1.0
-        across.append(1.0 / total)
-        through /= total
-    return [through, *across]
+@dataclass(frozen=True)
+class Flow:
+    """A flow over the links from stop `enter` to stop `leave` of a row, that injects at `rate` of a link."""
+
+    enter: int
+    leave: int
+    rate: float = 1.0
+
+
+def proportional(flows: Sequence[Flow]) -> list[float]:
+    """Return each flow's rate at its end as a share of a link: a full FIFO serves flows as they arrive."""
+    rates = [flow.rate for flow in flows]
+    for link in range(max(flow.leave for flow in flows)):
+        over = [i for i, flow in enumerate(flows) if flow.enter <= link < flow.leave]
+        full = max(1.0, sum(rates[i] for i in over))
+        for i in over:
+            rates[i] /= full
+    return rates
 
 
 def _water_filling(sizes: Sequence[int]) -> list[float]:
@@ -142,17 +153,20 @@ def _line(gpus: int) -> Fabric:
     return builder.build()
 
 
-def _parking_lot(links: int, flows: int) -> Fabric:
-    """Return bottlenecks in a row. Flow 0 goes over all; with one link, all do; flow i > 0 over link i."""
-    builder = FabricBuilder("parking lot", 2 * flows)
-    stops = [builder.node(f"stop {s}") for s in range(links + 1)]
-    for f in range(flows):
-        first, last = (0, links) if f == 0 or links == 1 else (f - 1, f)
-        source, end = f, flows + f
-        builder.rule(source, 0, 2 * flows, [[builder.link(source, stops[first], RATE, LATENCY)]])
-        builder.rule(stops[last], end, end + 1, [[builder.link(stops[last], end, 20 * RATE, LATENCY)]])
+def _row(flows: Sequence[Flow]) -> Fabric:
+    """Return links in a row; flow i comes from endpoint i over a link of its rate, and leaves to flows + i."""
+    ends = 2 * len(flows)
+    builder = FabricBuilder("row", ends)
+    stops = [builder.node(f"stop {s}") for s in range(1 + max(flow.leave for flow in flows))]
+    for i, flow in enumerate(flows):
+        own = builder.link(i, stops[flow.enter], round(flow.rate * RATE), LATENCY)
+        builder.rule(i, 0, ends, [[own]])
+        end = len(flows) + i
+        builder.rule(
+            stops[flow.leave], end, end + 1, [[builder.link(stops[flow.leave], end, 20 * RATE, LATENCY)]]
+        )
     for a, b in pairwise(stops):
-        builder.rule(a, 0, 2 * flows, [[builder.link(a, b, RATE, LATENCY)]])
+        builder.rule(a, 0, ends, [[builder.link(a, b, RATE, LATENCY)]])
     return builder.build()
 
 
@@ -169,17 +183,20 @@ def _flow_ends(fabric: Fabric, flows: Sequence[tuple[int, int, int]]) -> list[in
     return [int(done.final.agents["end_ps"][agent]) for agent in ends]
 
 
-def _shares(fabric: Fabric, flows: Sequence[tuple[int, int]]) -> list[float]:
-    """Return what arrives of each flow, of a link's rate, between a quarter and a half of its time to inject."""
+def _shares(flows: Sequence[Flow], expected: Sequence[float]) -> list[float]:
+    """Return what arrives of each flow, of a link's rate, between a quarter and a half of the time to inject.
+
+    The `expected` shares say which messages those are; what is measured is how long they take.
+    """
     count, size = 4096, 4096
+    fabric = _row(flows)
     builder = Builder(fabric.gpus)
     flag = builder.flags(list(range(fabric.gpus)), 1, "flow")
     sinks = []
-    for i, (source, to) in enumerate(flows):
-        builder.call(
-            builder.agent(source, "source"), builder.block([write(to, size, 0)]), count, flag_offset=flag
-        )
-        share = proportional(len(flows) - 1)[i]
+    for i, (flow, share) in enumerate(zip(flows, expected, strict=True)):
+        to = len(flows) + i
+        block = builder.block([write(to, size, 0)])
+        builder.call(builder.agent(i, "source"), block, round(count * flow.rate), flag_offset=flag)
         marks = [round(count * share / 4), round(count * share / 2)]
         sinks.append([(builder.agent(to, f"sink {mark}"), mark) for mark in marks])
         for agent, mark in sinks[-1]:
