@@ -41,6 +41,15 @@ print("tried without, where it is needed:", ", ".join(wanted) or "nothing")
 print("missing:", ", ".join(needed) or "nothing")
 sys.exit(bool(needed))
 """
+SMALL = """
+from eidola.capture import GemmAllToAll, run_kernel
+run_kernel(GemmAllToAll(gpus=2, rows=20, columns=11, inner=6, workgroups=2, deadline_s=30), "virtual")
+print("results are right")
+"""
+MEMORY_CHECK = (
+    "if ! command -v compute-sanitizer; then echo no compute-sanitizer on PATH, nothing checked; "
+    "else compute-sanitizer --error-exitcode 9 {}; fi"
+)
 SAMPLE = """
 import sys, time
 from pathlib import Path
@@ -76,15 +85,8 @@ def steps(out, captures, wheels):
     """Yield name, command and limit in seconds of every step, the cheapest first."""
     if wheels:
         options = "-q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            *options.split(),
-            "--target",
-            os.environ["EIDOLA_SITE"],
-        ]
+        target = ["--target", os.environ["EIDOLA_SITE"]]
+        command = [sys.executable, "-m", "pip", "install", *options.split(), *target]
         yield "wheels", f"{shlex.join(command)} {shlex.quote(str(wheels))}/*.whl", 60
     yield "dependencies", shlex.join([sys.executable, "-c", NEEDS]), 60
     doctor = shlex.quote(str(out / "doctor.json"))
@@ -107,6 +109,7 @@ def steps(out, captures, wheels):
     for name, limit_s in TESTS.items():
         tests = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(HERE / name)]
         yield name, f"EIDOLA_GPU_CAPTURES={shlex.quote(str(captures))} {shlex.join(tests)}", limit_s
+    yield "memory check", MEMORY_CHECK.format(shlex.join([sys.executable, "-c", SMALL])), 60
     for backend, _ in backends:
         probes = shlex.join([sys.executable, str(ROOT / "benchmarks/probes.py"), backend])
         to = shlex.quote(str(captures / f"probes-{backend}.jsonl"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from eidola.capture import RankProbes, include_folder, write_probes
+from eidola.capture.fused import gpu_clocks
 from eidola.convert.captured import captured
 from eidola.schemas import Trace, check
 
@@ -58,7 +59,7 @@ def test_a_kernel_of_ones_own_in_triton(gpus, tmp_path):
     torch.cuda.synchronize()
     assert torch.equal(results, 2 * source)
     nothing = RankProbes(np.zeros((1, 1, 4), np.uint64), np.zeros((1, 2), np.uint64), anchor_hz=10**9)
-    hz = 10**9 if gpus[0].vendor == "nvidia" else 10**8  # only its order matters here
+    hz = 10**9 if gpus[0].vendor == "nvidia" else gpu_clocks.clock_hz(pytest.importorskip("cupy"), 0)
     ranks = [RankProbes(records.cpu().numpy(), counts.cpu().numpy(), anchor_hz=hz), nothing]
     write_probes(
         tmp_path / "own", ranks, phases=["scale", "wait"], regions=["results"], kernel="scale_to_peer"
