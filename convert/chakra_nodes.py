@@ -19,6 +19,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 
 from ..schemas.errors import InputError
+from .files import allowed_bytes
 from .messages import message_classes
 
 TYPES = (
@@ -34,7 +35,6 @@ _OLD_TYPES = (0, 2, 3, 4, 5, 6, 7)  # eg_def had no METADATA_NODE
 _OLD_COLLECTIVES = (None, 0, 6, 2, 7)  # INVALID_COMM, ALL_REDUCE, ALL_TO_ALL, ALL_GATHER, REDUCE_SCATTER
 LARGEST_MESSAGE = 1 << 26
 LATEST_NS = 1 << 62
-_LARGEST_JSON = 1 << 31
 _PIECE_BYTES = 1 << 20
 
 _VALUES = (
@@ -248,12 +248,12 @@ def _old_node(message: bytes) -> Node:
 
 def _json_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
     """Yield the nodes of a JSON file: objects one behind another, or lists of them."""
-    content = bytearray()
+    content, allowed = bytearray(), allowed_bytes(file.path)
     while piece := data.read(_PIECE_BYTES):  # not all at once: Python takes the memory for what it asks
         content += piece
-        if len(content) > _LARGEST_JSON:
+        if len(content) > allowed:
             raise InputError(
-                f"{file.path} is JSON of more than {_LARGEST_JSON} bytes; give the .et file that it was made of"
+                f"{file.path} is JSON of more than {allowed >> 20} MiB; give the .et file that it was made of"
             )
     text = content.decode("utf-8", "replace")
     decoder, at = json.JSONDecoder(), 0

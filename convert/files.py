@@ -39,13 +39,17 @@ def find_files(paths: Sequence[Path], own: Callable[[Path], bool], what: str) ->
     return list(found)
 
 
+def allowed_bytes(path: Path) -> int:
+    """Return how many bytes the content of `path`, unpacked, may have to be read at once."""
+    return min(LIMIT_BYTES, max(_FREE_BYTES, _RATIO * path.stat().st_size))
+
+
 def read_chunks(path: Path) -> Iterator[bytes]:
     """Yield the content of a plain or gzip file; a gzip file that breaks off just ends.
 
     Raises InputError where it cannot be opened, or is beyond any file of its kind.
     """
-    total = 0
-    allowed = min(LIMIT_BYTES, max(_FREE_BYTES, _RATIO * path.stat().st_size))
+    total, allowed = 0, allowed_bytes(path)
     with open_bytes(path) as source:
         while True:
             try:

@@ -122,6 +122,19 @@ def test_a_killed_worker_loses_nothing(tmp_path, paths, start, how):
     assert content(tmp_path / "out.eidola")[1] == content(tmp_path / "plain.eidola")[1]
 
 
+def test_a_conversion_killed_with_its_pool_at_work_is_gone_on_with(tmp_path, paths, start):
+    for _ in range(2):
+        with start("two") as process:
+            assert process.stdout.readline().startswith("reading kineto")
+            time.sleep(random.Random(9).random())
+            process.kill()
+    with start("one") as process:
+        _, err = process.communicate()
+    assert "exists" in err or process.returncode == 0, err
+    kineto(paths, tmp_path / "plain.eidola")
+    assert content(tmp_path / "out.eidola") == content(tmp_path / "plain.eidola")
+
+
 def test_a_rank_that_changed_is_read_again_and_others_are_not(tmp_path, paths, make, write):
     def stop(what, done, total):
         if done == 4:

@@ -78,6 +78,14 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path):
     assert [line["case"] for line in lines] == [*range(len(lines))]
 
 
+@pytest.mark.parametrize("name", ["kineto", "nsys", "flashinfer", "captured torch"])
+def test_a_conversion_killed_at_any_moment_leaves_nothing_or_a_whole_trace(name):
+    script = Path(robustness.__file__).with_name("robustness_kills.py")
+    ended = subprocess.run([sys.executable, script, "-n", "12", name], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert " nothing" in ended.stdout
+
+
 def test_what_a_conversion_does_elsewhere_is_noticed(tmp_path):
     studies = Path(robustness.__file__).parent
     command = [sys.executable, "-c", GUARDED, studies, tmp_path / "work"]
