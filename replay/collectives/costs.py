@@ -83,7 +83,7 @@ COSTS = {
         _protocols((0.95, 1.9, 5.0), (4.5, 16.0, 18.5), NETWORK_US), 24, 32, 16, nvls_us=30, nvls_gb_per_s=280
     ),
     "blackwell": Costs(
-        _protocols((1.15, 1.9, 3.6), (6.0, 20.0, 20.8), NETWORK_US), 32, 32, 32, nvls_us=45, nvls_gb_per_s=450
+        _protocols((1.15, 1.9, 3.6), (6.0, 20.0, 22.5), NETWORK_US), 32, 32, 32, nvls_us=45, nvls_gb_per_s=450
     ),
     "cdna2": _CDNA3,
     "cdna3": _CDNA3,

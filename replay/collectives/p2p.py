@@ -18,6 +18,9 @@ NETWORK_CHANNELS = 4
 NETWORK_CHANNEL_GB_PER_S = 10.0
 """Of one peer. Calibrated on VULTR_B200_16_sendrecv (2 and 4 channels: 20 and 36 GB/s); so is the number of
 channels, with TOGETHER_B200_scale_sendrecv (43 GB/s for 16 and 32 ranks, 25 for 64)."""
+SHARE = 0.92
+"""Of a channel's rate that sends and receives get, which it does side by side. Calibrated on VULTR_B200_8_sendrecv,
+A100x8_sendrecv."""
 BATCH_PEERS = 8
 """So many peers of one box share their channels: NCCL_MAX_DEV_WORK_P2P_PER_BATCH (src/include/device.h,
 ncclP2pChannelBaseForRound in src/include/channel.h). A channel moves no more for all of them than for a ring."""
@@ -69,7 +72,7 @@ def busy_ps(
     costs: Costs, ranks: int, exchange: Exchange, protocol: str, network_channels: int | None = None
 ) -> int:
     """Return how long the channels of one member are busy, in picoseconds: those of its largest peer, or all."""
-    rate = costs.protocols[protocol].channel_gb_per_s
+    rate = costs.protocols[protocol].channel_gb_per_s * SHARE
     count = channels_of(costs, ranks, exchange.largest_bytes)
     beyond = max(0, exchange.largest_bytes - costs.protocols[protocol].pass_bytes * count)
     alone = beyond / (count * rate)

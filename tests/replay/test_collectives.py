@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from eidola.replay import Builder, Program, run
 from eidola.replay.collectives import ALGORITHMS, Operation, Tuning, expand, ring_order, tuning
 from eidola.replay.collectives.costs import costs
+from eidola.replay.collectives.p2p import SHARE
 from eidola.replay.collectives.tree import binary_tree, double_tree
 from eidola.replay.presets import preset
 from eidola.schemas import UsageError
@@ -351,7 +352,7 @@ def test_peers_of_a_box_share_their_channels_over_the_network(boxes, channels):
     fabric, op = preset("hgx-b200", n), Operation("all_to_all", n * each)
     simple = costs(fabric.gpu).protocols["simple"]
     busy = tuning(fabric, op, range(n), channels=channels).kernel_ps
-    assert busy == pytest.approx(8 * each * 1000 / (channels * simple.channel_gb_per_s), rel=1e-6)
+    assert busy == pytest.approx(8 * each * 1000 / (channels * simple.channel_gb_per_s * SHARE), rel=1e-6)
 
 
 @pytest.mark.parametrize(
