@@ -130,10 +130,13 @@ EIDOLA_FN float *fused_result(const fused_base *base, eidola_i64 rank, eidola_u6
     return base->results[rank] + (epoch & 1) * base->result_words;
 }
 
-/* After the stores of a tile of `words` floats at float `first` of `region`, by all threads. */
+/* After the stores of a tile of `words` floats at float `first` of `region`, by all threads. The barrier is there for
+ * the record's sake, and counts as its cost: without probes a flag's own barrier is enough. */
 EIDOLA_FN void fused_wrote(fused_group *group, int region, eidola_i64 peer, eidola_i64 words, eidola_i64 first)
 {
+#ifndef EIDOLA_PROBES_OFF
     fused_sync();
+#endif
     eidola_data_write(&group->probe, region, (unsigned int)peer, words * sizeof(float), first * sizeof(float));
 }
 
