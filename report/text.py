@@ -1,11 +1,17 @@
 """Numbers and names as people read them."""
 
 import html
+import re
 
 _TIMES = ((1_000_000_000_000, "s"), (1_000_000_000, "ms"), (1_000_000, "µs"), (1000, "ns"), (1, "ps"))
 _SIZES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB"), (1, "B"))
 _SPACE = "\u00a0"  # no line ends between a number and its unit
 _LABEL = 50  # characters of a name on an axis
+_ANONYMOUS = "(anonymous namespace)"
+_SHARED = re.compile(  # what PyTorch's kernels share: namespaces, lambdas, iterators, arrays of pointers
+    r"\(anonymous namespace\)::|::operator\(\)\(\)( const)?|::\{lambda\([^()]*\)#\d+\}"
+    r"|\(at::TensorIteratorBase&[^()]*\)|, at::detail::Array<char\*, \d+>|at::native::|at::detail::|c10::"
+)
 _HOVER = 160  # characters of a name in a hover label
 
 
@@ -57,11 +63,26 @@ def _digits(value: float) -> str:
 
 
 def short(name: str, length: int = _LABEL) -> str:
-    """Return `name` cut in its middle to `length` characters: the ends tell names apart."""
+    """Return `name` in `length` characters: without what C++ kernels share, then cut in its middle."""
+    if len(name) > length:
+        name = _telling(name)
     if len(name) <= length:
         return name
     tail = length // 3
     return f"{name[: length - tail - 1]}…{name[-tail:]}"
+
+
+def _telling(name: str) -> str:
+    """Return a C++ kernel's name without its return type, its parameters and the names that surround it."""
+    if "::" not in name and "(nccl" not in name:
+        return name
+    depth = 0
+    for at, letter in enumerate(name):
+        depth += (letter == "<") - (letter == ">")
+        if letter == "(" and not depth and at and not name.startswith(_ANONYMOUS, at):
+            name = name[:at]
+            break
+    return _SHARED.sub("", name.removeprefix("void "))
 
 
 def label(name: str, length: int = _LABEL) -> str:

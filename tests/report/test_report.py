@@ -227,6 +227,23 @@ def test_sizes_read_in_their_best_unit():
     ]
 
 
+def test_kernels_of_one_template_have_labels_that_differ():
+    loop = "void at::native::vectorized_elementwise_kernel<4, at::native::"
+    lambdas = "::{lambda()#2}::operator()() const::{lambda(float)#1}"
+    array = "at::detail::Array<char*, 2>"
+    copy = "void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 2, "
+    names = {
+        f"{loop}sqrt_kernel_cuda(at::TensorIteratorBase&){lambdas}, {array} >(int, {array})": "rt_kernel_cuda >",
+        f"{loop}FillFunctor<int>, {array} >(int, at::native::FillFunctor<int>": "llFunctor<int> >",
+        "ncclKernel_SendRecv_RING_SIMPLE_Sum_int8_t(ncclDevComm*, unsigned long)": "RING_SIMPLE_Sum_int8_t",
+        f"{copy}128, 1>(float*, int)": "2, 128, 1>",
+        f"{copy}64, 64>(float*, int)": "2, 64, 64>",
+    }
+    assert all(short(name).endswith(end) for name, end in names.items())
+    assert all(len(short(name)) <= 50 for name in names)
+    assert len({short(name) for name in names}) == len(names)
+
+
 def test_labels_are_short_and_plain():
     assert len(short("a" * 10_000)) == 50
     assert short("void gemm" + "x" * 100 + "tail").startswith("void gemm")
