@@ -40,12 +40,13 @@ Recording = tuple[int, int]
 class Spread:
     """What a program took over seeds.
 
-    `makespan_ps` (S,); `own_ps` (S, C): each collective, last start to latest end; `step_ps` (S, K): each step,
-    from the latest end in the ones before to its own. `drawn` of `gaps` were drawn.
+    `makespan_ps` (S,); `own_ps` (S, C): each collective, last start to latest end; `end_ps` (S, C): that end;
+    `step_ps` (S, K): each step, from the latest end in the ones before to its own. `drawn` of `gaps` were drawn.
     """
 
     makespan_ps: Ints
     own_ps: Ints
+    end_ps: Ints
     step_ps: Ints
     drawn: int
     gaps: int
@@ -110,27 +111,30 @@ def spread(
     if seeds < 2:
         raise UsageError(f"--seeds {seeds}: an interval needs at least 2; 20 give 5 and 95 % a place")
     gaps = find_gaps(program, steps, skip)
-    makespans, owns, ends = [], [], []
+    makespans, owns, ends, steps_ps = [], [], [], []
     for seed in range(first_seed, first_seed + seeds):
         made = drawn(program, seed, gaps, unseen=unseen)
         outcome = run(made, fabric, wait=wait, record="none")
         makespans.append(outcome.makespan_ps)
-        owns.append(own_times(made, *outcome.activity_times))
-        ends.append(step_times(gaps.step, outcome.activity_times[1]))
+        own, end = own_times(made, *outcome.activity_times)
+        owns.append(own)
+        ends.append(end)
+        steps_ps.append(step_times(gaps.step, outcome.activity_times[1]))
         if progress:
             progress(len(makespans), seeds)
     every = int(_fits(program)[1].sum())
-    return Spread(np.array(makespans), np.array(owns), np.array(ends), gaps.count, every)
+    drawings = np.array(makespans), np.array(owns), np.array(ends), np.array(steps_ps)
+    return Spread(*drawings, gaps.count, every)
 
 
-def own_times(program: Program, start_ps: Ints, end_ps: Ints) -> Ints:
-    """Return each collective's own time (C,): from the last rank's start to the latest end."""
+def own_times(program: Program, start_ps: Ints, end_ps: Ints) -> tuple[Ints, Ints]:
+    """Return each collective's own time (C,), from the last rank's start to the latest end, and that end (C,)."""
     of = program.activities["collective"]
     last = np.zeros(len(program.collectives), np.int64)
     end = np.zeros(len(program.collectives), np.int64)
     np.maximum.at(last, of[of >= 0], start_ps[of >= 0])
     np.maximum.at(end, of[of >= 0], end_ps[of >= 0])
-    return end - last
+    return end - last, end
 
 
 def step_times(step: Ints, end_ps: Ints) -> Ints:

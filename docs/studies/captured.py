@@ -17,7 +17,7 @@ from captured_kernels import poll_rows, wave_rows
 
 from eidola.convert import auto, kineto
 from eidola.replay import Comparison, compare, lower, replay
-from eidola.replay.jitter import own_times, spread
+from eidola.replay.jitter import between, own_times, spread
 from eidola.replay.presets import preset
 from eidola.schemas import Results, Trace
 
@@ -88,7 +88,9 @@ def intervals(path: Path, fabric: str) -> None:
     activities = program.activities
     known = activities["captured_start_ns"] >= 0
     ends = [(activities[f"captured_{end}_ns"] - program.epoch_ns) * 1000 * known for end in ("start", "end")]
-    captured, step = own_times(program, *ends), ends[1].max() / 1e6
+    (captured, at), step = own_times(program, *ends), ends[1].max() / 1e6
+    bounds = between(found.end_ps)
+    held = int(((bounds[0] <= at) & (at <= bounds[1])).sum())
     inside = 0
     for collective, predicted, took in zip(program.collectives, found.own_ps[0], captured, strict=True):
         part = next(error for size, error in MODEL_ERROR if collective.size_bytes < size)
@@ -97,7 +99,8 @@ def intervals(path: Path, fabric: str) -> None:
         f"Step over {SEEDS} seeds, 90 % of them: {low:,.1f} to {high:,.1f} us; captured {step:,.1f} us. ",
         end="",
     )
-    print(f"Collectives within the model's own error: {inside} of {len(captured)}.\n")
+    print(f"Ends of collectives inside theirs: {held} of {len(at)}. ", end="")
+    print(f"Collectives' own times within the model's own error: {inside} of {len(captured)}.\n")
 
 
 def starts(run: Results) -> None:
