@@ -31,10 +31,18 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     kinds, dtype = manifest["record"]["kinds"], np.dtype([tuple(f) for f in manifest["record"]["fields"]])
     ranks = [entry["rank"] for entry in manifest["ranks"]]
     units: dict[int, list[int]] = {}
+    unended: dict[str, int] = {}
     for entry in manifest["ranks"]:
         rank = entry["rank"]
         rows = _read(member(folder, entry["file"]), dtype, entry["workgroups"])
         records = Records(rows, entry["workgroups"], kinds)
+        unknown = int((~np.isin(rows["kind"], list(kinds.values()))).sum())
+        if unknown:
+            raise InputError(
+                f"{folder / entry['file']} holds {unknown} records of no known kind; copy it again"
+            )
+        if lost := records.unpaired():
+            unended[str(rank)] = lost
         step_ns = 0
         if "anchor_hz" in entry:
             file = str(member(folder, entry["file"]))
@@ -48,7 +56,9 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
         writer.write("spans", rank, _spans(records, manifest["phases"]))
         writer.write("writes", rank, _writes(records, manifest["regions"], manifest["flags"]["size_bytes"]))
         writer.write("waits", rank, _waits(records))
-    writer.notes.update(_notes(manifest, units))
+    writer.notes.update(
+        {**_notes(manifest, units), **({"phases_without_an_end": unended} if unended else {})}
+    )
 
 
 class Records:
@@ -80,6 +90,12 @@ class Records:
         span = np.searchsorted(begins, indices, "right") - 1
         inside = (span >= 0) & (indices < np.append(ends, -1)[span])
         return [int(s) if ok else None for s, ok in zip(span, inside, strict=True)]
+
+    def unpaired(self) -> int:
+        """Return how many begins and ends of phases and waits have no other side; an open wait is a row."""
+        open_phases = len(self.where("phase_begin")) - len(self.phases[0])
+        closed = len(self.phases[0]) + int((self.waits[1] >= 0).sum())
+        return open_phases + len(self.where("phase_end", "wait_end")) - closed
 
     def _pairs(self, begin: str, end: str) -> tuple[Rows, Rows]:
         """Pair each begin with the end that follows it in its workgroup before the next begin."""

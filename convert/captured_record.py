@@ -19,6 +19,10 @@ def read_record(file: Path) -> dict[str, Any]:
     """Return a rank's record in the form of version 2, with its steps and phases. Older ones had one window."""
     record = load(file, file.read_bytes)
     version = record.get("version", _OLDEST)
+    if type(record.get("rank")) is not int or not 0 <= record["rank"] < 1 << 31:
+        raise InputError(
+            f"{file} has a rank {repr(record.get('rank'))[:40]}: it is damaged; copy the capture again"
+        )
     if version > _NEWEST:
         raise InputError(f"{file} has version {version}; this eidola reads up to {_NEWEST}: upgrade it")
     if version == _OLDEST:

@@ -20,7 +20,7 @@ _RECORD = np.dtype([
     ("out_bytes", "<i8"), ("tid", "<u4"), ("name", "<u4"), ("group", "<u4"), ("peer", "<i4"), ("kind", "<u2"),
     ("dtype", "<i2"), ("number", "<u4"), ("data", "V56"),
 ])  # fmt: skip
-_CALL, _RUN, _SPLITS, _STEP, _OWN_STEP, _PHASE = range(1, 7)
+_CALL, _RUN, _SPLITS, _STEP, _OWN_STEP, _PHASE = _KINDS = range(1, 7)
 _BLOCKING = 256
 _DTYPES = {
     # c10::ScalarType (c10/core/ScalarType.h, PyTorch 2.13) -> (NCCL's name, bytes of an element)
@@ -147,8 +147,32 @@ def _read(path: Path) -> tuple[Any, list[str]]:
         texts = [_name(raw, names_at + number * _NAME_BYTES) for number in range(names)]
     except (OSError, ValueError, struct.error) as error:
         raise InputError(f"{path} cannot be read ({error}); copy the whole capture folder again") from error
+    _check(path, records)
     records = records[records["sequence"] > 0]
     return records[np.argsort(records["sequence"])], texts or [""]
+
+
+def _check(path: Path, records: Any) -> None:
+    """Raise InputError for records that no recorder wrote: of unknown kinds, or not in their places.
+
+    Record i is in slot i mod capacity with sequence i + 1, or, once the capture ended, the whole ones are in order.
+    """
+    slots = np.flatnonzero(records["sequence"])
+    held = records[slots]
+    numbers = held["sequence"].astype(np.int64) - 1
+    placed = np.array_equal(numbers % max(len(records), 1), slots)
+    ordered = len(held) == len(records) and bool((np.diff(numbers) > 0).all())
+    if not (placed or ordered) or not np.isin(held["kind"] & (_BLOCKING - 1), [*_KINDS]).all():
+        raise InputError(f"{path} holds records that no recorder wrote: copy the whole capture folder again")
+
+
+def missing(path: Path) -> int:
+    """Return how many records before the last one are not there: never finished, or damaged."""
+    records, _ = _read(path)
+    if not len(records):
+        return 0
+    numbers = records["sequence"].astype(np.int64)
+    return int(numbers[-1] - numbers[0] + 1 - len(numbers))
 
 
 def _name(raw: bytes, at: int) -> str:

@@ -13,6 +13,7 @@ from ..schemas import InputError, TraceWriter
 from . import captured_gpu, captured_nccl, captured_telemetry
 from .captured_light import HOST_TRUTH, join_ring
 from .captured_record import gap_text, mark_rows, read_record
+from .captured_ring import missing
 from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_window, top_level
 from .clocks import Clock, align
 from .collectives import Part
@@ -71,6 +72,8 @@ def _read_rank(folder: Path, entry: dict[str, Any]) -> Rank:
         if (dump := captured_nccl.find_dump(folder, record)) is not None:
             joined = captured_nccl.join(dump, rank.pairs)
             rank.shown, rank.notes = captured_nccl.annotations(joined), joined.notes
+        if lost := sum(missing(member(folder, record[name])) for name in ("calls", "marks")):
+            rank.notes.append(f"{lost} records of its rings are not there: never finished, or damaged")
         return rank
     calls = sorted((s for s in windows if s.name.startswith(CALL)), key=lambda s: s.start_ns)
     rank = Rank(record, top_level(windows), calls)

@@ -28,7 +28,16 @@ from eidola.schemas import EidolaError, Trace, check
 
 SMALL = 0.9
 """The share of cases that convert the small job of a format that has one: a rank by itself, mostly."""
-TOLD = ("dropped_events", "truncated_ranks", "missing_ranks", "unmatched", "truncated", "gaps", "notes")
+TOLD = (
+    "dropped_events",
+    "truncated_ranks",
+    "missing_ranks",
+    "unmatched",
+    "truncated",
+    "gaps",
+    "notes",
+    "phases_without_an_end",
+)
 MESSAGE_BYTES = 5000
 LIMIT_BYTES = 2 << 30
 """Of address space, beyond what the process takes once the undamaged jobs are converted."""

@@ -1,10 +1,12 @@
 """The same said in other ways gives the same trace: order of keys, members of gzip, parts of a job."""
 
 import gzip
+import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eidola.convert import auto, captured, convert, find_format
@@ -74,3 +76,34 @@ def test_odd_numbers_in_a_captures_manifest_are_refused(tmp_path, number, what):
     with pytest.raises(InputError, match=rf"capture\.json (has|holds) {what}"):
         captured(tmp_path / "raw", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize("name", ["rank00000.0.calls.ring", "rank00000.0.marks.ring"])
+def test_records_that_moved_within_a_ring_are_refused_and_missing_ones_told(tmp_path, name):
+    shutil.copytree(SAMPLES / "gloo_fsdp_2" / "raw", tmp_path / "raw")
+    ring = tmp_path / "raw" / name
+    data = ring.read_bytes()
+    ring.write_bytes(data[:-256] + bytes(128) + data[-128:])
+    trace = Trace(captured(tmp_path / "raw", tmp_path / "out"))
+    assert trace.notes["notes"] == [
+        "rank 0: 1 records of its rings are not there: never finished, or damaged"
+    ]
+    ring.write_bytes(data[:-256] + data[-128:] + data[-256:-128])
+    with pytest.raises(InputError, match="records that no recorder wrote"):
+        captured(tmp_path / "raw", tmp_path / "again")
+
+
+def test_probe_records_of_no_known_kind_are_refused_and_phases_without_an_end_told(tmp_path):
+    shutil.copytree(SAMPLES / "embedding_alltoall_host_2" / "raw", tmp_path / "raw")
+    record = json.loads((tmp_path / "raw" / "capture.json").read_text())["record"]
+    dtype = np.dtype([tuple(field) for field in record["fields"]])
+    file = tmp_path / "raw" / "rank00000.probes.bin"
+    rows = np.fromfile(file, dtype)
+    first_end = np.flatnonzero(rows["kind"] == record["kinds"]["phase_end"])[0]
+    rows["kind"][first_end] = record["kinds"]["phase_begin"]
+    rows.tofile(file)
+    assert Trace(captured(tmp_path / "raw", tmp_path / "out")).notes["phases_without_an_end"] == {"0": 2}
+    rows["kind"][0] = 99
+    rows.tofile(file)
+    with pytest.raises(InputError, match="1 records of no known kind"):
+        captured(tmp_path / "raw", tmp_path / "again")
