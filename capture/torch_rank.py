@@ -134,7 +134,7 @@ class TorchRank:
         import torch
 
         self.record["versions"] = {"torch": torch.__version__}
-        marks, rings = f"{self.stem}.marks.ring", place.home(self.folder, self.options.ring_bytes)
+        marks, rings = f"{self.stem}.marks.ring", place.home(self.folder)
         self._marks = Marks(rings / marks, MARKS)
         self.record["marks"] = marks
         self._start_recorder(rings / f"{self.stem}.calls.ring")

@@ -49,7 +49,7 @@ def run(
     options = Options(detail, window_steps, budget, ring_mib)
     with raw.raw_folder(Path(output), overwrite=overwrite) as folder:
         _build_recorder()
-        plugin, absent = nccl.offer(place.home(folder, options.ring_bytes), nccl_plugin)
+        plugin, absent = nccl.offer(place.make(folder, options.ring_bytes), nccl_plugin)
         environment = _environment(folder, options) | plugin
         sampled = Sampler(folder / TELEMETRY, telemetry_s) if telemetry_s is not None else nullcontext()
         try:

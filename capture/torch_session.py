@@ -47,7 +47,7 @@ def session(
     options = Options(detail, window_steps, budget, ring_mib)
     folder = _partial(path)
     folder.mkdir(parents=True, exist_ok=True)
-    plugin, absent = nccl.offer(place.home(folder, options.ring_bytes), nccl_plugin)
+    plugin, absent = nccl.offer(place.make(folder, options.ring_bytes), nccl_plugin)
     torch_claims.claim(folder, rank)
     recorder = TorchRank(folder, rank, world_size, options=options)
     recorder.start()

@@ -1,8 +1,9 @@
 """A profiler window of a captured rank on CPUs -> its host work; without a ring, also its collectives.
 
-Gloo runs an operation on a worker thread, where the profiler sees it as an annotation (`gloo:all_reduce`); the call
-(`c10d::allreduce_`) is on the thread that made it. Where only a window tells of them, calls and workers are joined
-by their order. Windows are a few steps long, so that one is read whole.
+Gloo runs an operation on a worker thread, where the profiler sees it as an annotation (`gloo:all_reduce`); the
+call (`c10d::allreduce_`) is on the thread that made it. Where only a window tells of them, calls and workers
+are joined by the order in which they were made, which the profiler numbers. Windows are a few steps long, so
+that one is read whole.
 """
 
 import gzip
@@ -124,12 +125,16 @@ def top_level(spans: list[Span]) -> list[Span]:
 
 
 def join_by_order(rank: Rank) -> None:
-    """Pair each call with the worker's span of the same operation, in order; calls give sequence and peer."""
+    """Pair each call with the worker's span of the same operation, in order; calls give sequence and peer.
+
+    A worker's event is made, and numbered, within the call, whichever thread runs it then, and when
+    (ProcessGroupGloo.cpp: AsyncWork::recordAsyncWorkProfilingInfo).
+    """
     workers: dict[str, deque[Span]] = defaultdict(deque)
-    for span in rank.spans:
+    for span in sorted(rank.spans, key=_made):
         if span.name.startswith(WORKER):
             workers[operation_of(span.name)].append(span)
-    for call in rank.calls:
+    for call in sorted(rank.calls, key=_made):
         operation = operation_of(call.name.removeprefix(CALL))
         if operation == "reduce_scatter" and not workers[operation]:
             operation = "all_reduce"  # how Gloo does it (torch 2.13); the worker's span says so
@@ -139,6 +144,11 @@ def join_by_order(rank: Rank) -> None:
         rank.parts.append(_part(rank, left, operation_of(left.name), None))
     if len(rank.record["groups"]) == 1:
         _number(rank.parts)
+
+
+def _made(span: Span) -> tuple[int, int]:
+    """Return when a span's event was made: by the profiler's number, else by its start."""
+    return int(span.args.get("Record function id", 0)), span.start_ns
 
 
 def number_by_flights(rank: Rank, path: Path) -> None:

@@ -4,6 +4,7 @@ A library's own ncclGetVersion is asked, in another process, for loading RCCL st
 profiler interfaces it takes is read from the names that it looks for in a plugin: they stand in its file.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,9 @@ def findings(packages: Sequence[Path], folders: Sequence[Path]) -> Iterator[Find
         yield Finding("NCCL, RCCL", "absent", f"none found ({looked})", remedy)
     for file in found:
         yield _library(file)
+    if found and (own := os.environ.get(nccl.LOADED_BY)):
+        seen = f"{nccl.LOADED_BY}={own} names another, and NCCL loads one"
+        yield Finding("NCCL plugin", "gap", seen, "unset it, so that captures have NCCL's records")
 
 
 def interfaces(file: Path) -> list[int]:

@@ -18,32 +18,37 @@ ROOM = 64
 _OF = "capture"  # the file that names the capture's folder, and who can see it
 
 
-def home(folder: Path, bytes_a_rank: int) -> Path:
-    """Return where the rings of this host's ranks of the capture in `folder` go; without room, `folder` itself.
+def home(folder: Path) -> Path:
+    """Return where this process puts its rings of the capture in `folder`: `folder` itself where nothing was made.
+
+    Nor does a rank on another host, or in a container of its own, see the memory that whoever collects it does.
+    """
+    link = _link(folder)
+    return link if link.is_dir() else folder
+
+
+def make(folder: Path, bytes_a_rank: int) -> Path:
+    """Make a place for the rings of this host's ranks, where there is room; return `home`.
 
     What captures left there whose folders are gone is removed.
     """
-    link = folder / f"rings-{platform.node()}"
-    if not link.is_symlink():
-        _sweep()
-        if _free() < ROOM * bytes_a_rank:
-            return folder
-        target = SHARED / f"eidola-{uuid.uuid4().hex}"
-        try:
-            target.mkdir(mode=0o700)
-            (target / _OF).write_text(_seen_as(folder.resolve()), encoding="utf-8")
-        except OSError:
-            return folder
-        try:
-            link.symlink_to(target)
-        except FileExistsError:  # another rank was first
-            shutil.rmtree(target)
-    return link
+    link = _link(folder)
+    _sweep()
+    if link.is_symlink() or _free() < ROOM * bytes_a_rank:
+        return home(folder)
+    target = SHARED / f"eidola-{uuid.uuid4().hex}"
+    try:
+        target.mkdir(mode=0o700)
+        (target / _OF).write_text(_seen_as(folder.resolve()), encoding="utf-8")
+        link.symlink_to(target)
+    except OSError:  # refused, or another rank was first
+        shutil.rmtree(target, ignore_errors=True)
+    return home(folder)
 
 
 def collect(folder: Path, pattern: str = "*") -> None:
     """Move this host's rings that match `pattern` into `folder`; with all of them, also end their place."""
-    link = folder / f"rings-{platform.node()}"
+    link = _link(folder)
     if not link.is_symlink():
         return
     for file in link.glob(f"{pattern}.ring"):
@@ -55,9 +60,13 @@ def collect(folder: Path, pattern: str = "*") -> None:
 
 def discard(folder: Path) -> None:
     """Remove the place of the rings of a capture that has come to nothing."""
-    link = folder / f"rings-{platform.node()}"
+    link = _link(folder)
     if link.is_symlink():
         shutil.rmtree(link.resolve(), ignore_errors=True)
+
+
+def _link(folder: Path) -> Path:
+    return folder / f"rings-{platform.node()}"
 
 
 def _free() -> int:

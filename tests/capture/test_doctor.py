@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eidola.capture.doctor import Machine, devices, examine, gpu_clock, host, libraries
+from eidola.capture.doctor import Machine, devices, examine, gpu_clock, host, libraries, software
 from eidola.capture.gpus import Gpu, Link, NullBackend
 
 STATUSES = {"ok", "gap", "absent"}
@@ -72,6 +72,23 @@ def test_nccl_inside_pytorch_is_found_where_there_is_no_other(c_compiler, tmp_pa
     (finding,) = libraries.findings((tmp_path,), ())
     assert (finding.topic, finding.status) == ("NCCL", "ok")
     assert "2.27.7" in finding.seen
+
+
+def test_a_plugin_of_the_users_own_is_a_gap(c_compiler, tmp_path, monkeypatch):
+    nccl(c_compiler, tmp_path, 22707, 4)
+    monkeypatch.setenv("NCCL_PROFILER_PLUGIN", "inspector")
+    _, finding = libraries.findings((), (tmp_path,))
+    assert (finding.topic, finding.status) == ("NCCL plugin", "gap")
+    assert "NCCL_PROFILER_PLUGIN=inspector" in finding.seen
+    assert "unset it" in finding.remedy
+
+
+def test_without_a_cxx_compiler_the_recorder_is_a_gap_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "")
+    found = by_topic(software.findings())["C++ compiler"]
+    assert found.status == "gap"
+    assert "apt install g++" in found.remedy
 
 
 def test_a_library_that_cannot_be_loaded_is_a_gap(tmp_path):

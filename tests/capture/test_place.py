@@ -19,8 +19,8 @@ def folder(tmp_path):
 
 
 def test_all_ranks_of_a_host_share_one_place_and_their_rings_end_in_the_folder(shared, folder):
-    home = place.home(folder, 1)
-    assert place.home(folder, 1) == home
+    home = place.make(folder, 1)
+    assert place.make(folder, 1) == place.home(folder) == home
     assert home.resolve().parent == shared
     (home / "rank00000.0.calls.ring").write_bytes(b"zero")
     (home / "nccl.rank00001.7.ring").write_bytes(b"one")
@@ -33,30 +33,39 @@ def test_all_ranks_of_a_host_share_one_place_and_their_rings_end_in_the_folder(s
 
 
 def test_without_plenty_of_room_rings_are_in_the_folder(shared, folder):
-    assert place.home(folder, 1 << 60) == folder
+    assert place.make(folder, 1 << 60) == folder
     place.collect(folder)
     assert list(shared.iterdir()) == list(folder.iterdir()) == []
 
 
+def test_where_the_memory_is_not_seen_rings_are_in_the_folder(shared, folder, monkeypatch):
+    home = place.make(folder, 1)
+    monkeypatch.setattr(place.platform, "node", lambda: "another-host")
+    assert place.home(folder) == folder
+    monkeypatch.undo()
+    home.resolve().rename(shared / "as in another container")
+    assert place.home(folder) == folder
+
+
 def test_without_shared_memory_rings_are_in_the_folder(shared, folder):
     shared.rmdir()
-    assert place.home(folder, 1) == folder
+    assert place.make(folder, 1) == folder
 
 
 def test_what_a_capture_left_is_removed_once_its_folder_is_gone(shared, folder, tmp_path):
-    left = place.home(folder, 1).resolve()
+    left = place.make(folder, 1).resolve()
     (tmp_path / "other").mkdir()
-    place.home(tmp_path / "other", 1)
+    place.make(tmp_path / "other", 1)
     assert left.exists()
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
     (tmp_path / "third").mkdir()
-    place.home(tmp_path / "third", 1)
+    place.make(tmp_path / "third", 1)
     assert not left.exists()
 
 
 def test_what_comes_to_nothing_leaves_nothing(shared, folder):
-    place.home(folder, 1)
+    place.make(folder, 1)
     place.discard(folder)
     assert list(shared.iterdir()) == []

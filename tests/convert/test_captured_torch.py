@@ -99,3 +99,22 @@ def test_a_damaged_rank_is_named(tmp_path, damage):
     with pytest.raises(InputError, match=r"rank00000\.0\.json cannot be read"):
         captured(raw, tmp_path / "t.eidola")
     assert not (tmp_path / "t.eidola").exists()
+
+
+def test_workers_that_started_in_another_order_are_joined_with_their_own_calls():
+    """Of two operations on two threads the second began first; the profiler's numbers tell whose they are."""
+    from eidola.convert.captured_window import Rank, Span, join_by_order, top_level
+
+    def span(name, tid, start_ns, made, elements):
+        args = {"Record function id": made, "Input type": ["float"], "Input Dims": [[elements]]}
+        return Span(name, "host_call", tid, start_ns, start_ns + 10, args)
+
+    calls = [span("c10d::allreduce_", 1, 0, 1, 4), span("c10d::allreduce_", 1, 20, 3, 8)]
+    workers = [span("gloo:all_reduce", 2, 55, 2, 4), span("gloo:all_reduce", 3, 50, 4, 8)]
+    record = {"groups": [{"name": "0", "ranks": [0], "description": None}], "world_size": 1}
+    rank = Rank(record, top_level([*calls, *workers]), calls)
+    join_by_order(rank)
+    assert [(p.launch_ns, p.start_ns, p.size_bytes, p.sequence) for p in rank.parts] == [
+        (0, 55, 16, 0),
+        (20, 50, 32, 1),
+    ]
