@@ -67,7 +67,10 @@ class Windows:
         if private.profiler_active():
             self._note_others("the script's own profiler was active when the rank attached")
         elif at_once:
-            self._open(0)
+            try:
+                self._open(0)
+            except Exception as error:  # noqa: BLE001  (the rings go on without windows)
+                self._on_failure(f"{type(error).__name__}: {error}")
 
     @property
     def cost_ns(self) -> int:
@@ -164,7 +167,7 @@ class Windows:
             self._profiler = private.Profiler(operators=self._operators, observer=self._observer)
             self._profiler.start()
         except BaseException:
-            self._profiler = None
+            self._profiler = self._observer = None
             raise
         finally:
             self._watch.ours = False
