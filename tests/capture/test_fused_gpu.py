@@ -212,9 +212,8 @@ for spec in eval(sys.argv[3]):
 """
 
 
-@pytest.mark.parametrize(
-    ("vendor", "sanitizer"), [("nvidia", "thread"), ("amd", "thread"), ("nvidia", "address,undefined")]
-)
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_sanitizers_find_no_race_and_no_access_beyond_an_array(vendor, sanitizer):
     status, told = sanitized(vendor, sanitizer, SPECS)
     assert (status, told) == (0, "")
