@@ -29,9 +29,9 @@ _PAGE = """# What was tried on what
 
 - **run**: it ran on the machine named, on that day.
 - **compiled**: it compiled for these targets; nothing ran.
-- **emulated on a CPU**: the same source ran on a CPU, CUDA and HIP with threads in a GPU's place under race and memory
-  checkers, Triton in its interpreter: results, protocol and records are right there. No GPU ran it, and no time of
-  it means anything.
+- **emulated on a CPU**: the same source ran on a CPU, CUDA and HIP with threads in a GPU's place under race and
+  memory checkers, Triton in its interpreter: results, protocol and records are right there. No GPU ran it, and no
+  time of it means anything.
 - **parsed**: a real file from such a machine was read.
 - **driver-tested**: a driver of ours played the other side's part; the real one has not yet.
 - **written**: written from the vendor's documentation, and no more.
