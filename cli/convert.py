@@ -12,6 +12,7 @@ from ..convert.formats import TITLES, find_format, titles
 from .captured import captured_command
 from .export import export_command
 from .options import Quiet as _Quiet
+from .tables import say
 
 if TYPE_CHECKING:
     from ..convert import ConversionReport
@@ -101,7 +102,7 @@ def auto(
 
     def tell(found: "Recognised") -> None:
         if not (quiet or as_json):
-            typer.echo("\n".join(found.lines()))
+            say("\n".join(found.lines()))
 
     with progress(enabled=not quiet) as show:
         report = convert_auto(
@@ -184,7 +185,7 @@ def _print(report: "ConversionReport", as_json: bool, quiet: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))
     elif not quiet:
-        typer.echo("\n".join([*report.lines(), f"look at it with `eidola inspect {report.path}`"]))
+        say("\n".join([*report.lines(), f"look at it with `eidola inspect {report.path}`"]))
 
 
 @app.command()
@@ -203,6 +204,6 @@ def check(
     if as_json:
         typer.echo(json.dumps({"ok": not broken, "problems": [asdict(p) for p in problems]}, indent=1))
     elif not quiet:
-        typer.echo("\n".join([*map(str, problems), *([] if broken else ["ok"])]))
+        say("\n".join([*map(str, problems), *([] if broken else ["ok"])]))
     if broken:
         raise typer.Exit(3)

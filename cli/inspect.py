@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import AsJson, Quiet
-from .tables import cell, show_table
+from .tables import cell, say, show_table
 
 if TYPE_CHECKING:
     from ..schemas import Trace
@@ -51,7 +51,7 @@ def inspect(
         return
     for title, header, rows, shown in _tables(summary):
         show_table(title, header, rows, shown)
-    typer.echo("\n" + "\n".join(_lines(summary)))
+    say("\n" + "\n".join(_lines(summary)))
 
 
 def summarise(path: Path, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:

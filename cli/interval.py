@@ -9,6 +9,7 @@ import typer
 from .durations import us
 from .options import AsJson, Quiet
 from .replay_run import running
+from .tables import say
 
 EXAMPLES = """Examples:
 
@@ -60,4 +61,4 @@ def interval_command(
         return
     typer.echo(f"{seeds} seeds, {found.drawn:,} gaps drawn; {percent:g} % lie between")
     for name, a, b in ends:
-        typer.echo(f"  {name}: {us(a)} to {us(b)} us")
+        say(f"  {name}: {us(a)} to {us(b)} us")

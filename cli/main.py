@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ..schemas.errors import EidolaError
 from . import capture, convert, examples, inspect, replay, report
+from .tables import say
 
 INTERRUPTED = "eidola: interrupted; nothing that looks complete was left behind"
 
@@ -72,7 +73,7 @@ def main() -> None:
     try:
         app()
     except EidolaError as error:
-        typer.echo(f"eidola: {error}", err=True)
+        say(f"eidola: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo(INTERRUPTED, err=True)

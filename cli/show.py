@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from .durations import us
 from .progress import working
-from .tables import show_table
+from .tables import say, show_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,20 +38,18 @@ def show_run(results: "Results") -> None:
     if "messages" in results.tables():
         with working("walking the critical path"):
             explanation = explain(results)
-        typer.echo(explanation.sentence)
+        say(explanation.sentence)
         show_table("critical path", _CAUSE, _causes(explanation, _SHOWN))
     else:
-        typer.echo(
-            f"The run takes {us(summary['makespan_ps'])} us; it recorded no messages to explain it by."
-        )
+        say(f"The run takes {us(summary['makespan_ps'])} us; it recorded no messages to explain it by.")
     show_table("GPUs that waited longest", _GPU, _gpus(results))
     show_table("busiest links", _LINK, _links(results, int(summary["makespan_ps"])))
     for key in ("law", "extrapolated", "notes", "causality_violations"):
         if value := summary.get(key):
             for line in value if isinstance(value, list) else [value]:
-                typer.echo(f"{key.replace('_', ' ')}: {line}")
-    typer.echo(f"hash: {results.manifest.get('results_hash', '')}")
-    typer.echo(f"{results.path}: `eidola replay explain {results.path}` says more")
+                say(f"{key.replace('_', ' ')}: {line}")
+    say(f"hash: {results.manifest.get('results_hash', '')}")
+    say(f"{results.path}: `eidola replay explain {results.path}` says more")
 
 
 def show_facts(summary: dict[str, Any]) -> None:
@@ -66,7 +62,7 @@ def show_facts(summary: dict[str, Any]) -> None:
             value = us(value)
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        typer.echo(f"{what}: {value:,}" if isinstance(value, int) else f"{what}: {value}")
+        say(f"{what}: {value:,}" if isinstance(value, int) else f"{what}: {value}")
 
 
 def _links(results: "Results", makespan_ps: int) -> list[list[Any]]:
@@ -99,7 +95,7 @@ def _gpus(results: "Results") -> list[list[Any]]:
 
 def show_explanation(explanation: "Explanation") -> None:
     """Print the causes of a run's length."""
-    typer.echo(explanation.sentence)
+    say(explanation.sentence)
     show_table(
         "causes, summed over GPUs, links and flags",
         ["cause", "us", "share"],
@@ -115,7 +111,7 @@ def show_explanation(explanation: "Explanation") -> None:
             title, ["", "us"], [[name, us(time)] for name, time in list(times.items())[: explanation.top]]
         )
     steps = len(explanation.path)
-    typer.echo(f"the path has {steps:,} segments; --json lists them")
+    say(f"the path has {steps:,} segments; --json lists them")
 
 
 def show_confirmations(found: "Sequence[Confirmation]") -> None:
@@ -133,9 +129,9 @@ def _causes(explanation: "Explanation", top: int) -> list[list[Any]]:
 
 def show_comparison(comparison: "Comparison", top: int) -> None:
     """Print what differs between two sides."""
-    typer.echo(comparison.sentence)
+    say(comparison.sentence)
     if comparison.caution:
-        typer.echo(comparison.caution)
+        say(comparison.caution)
     show_frame("inputs", comparison.inputs, top)
     if comparison.same:
         return
@@ -147,7 +143,7 @@ def show_comparison(comparison: "Comparison", top: int) -> None:
     show_frame("collectives: own time, last start to latest end", collectives, top)
     for key, value in comparison.errors().items():
         if comparison.same is None and value is not None:
-            typer.echo(f"error, {key.replace('_', ' ')}: {value:.1%}")
+            say(f"error, {key.replace('_', ' ')}: {value:.1%}")
     kernels = comparison.kernels
     least = _CLOCK_PS if comparison.same is None else 1
     changed = kernels["difference_ps"].abs() >= least
@@ -219,7 +215,7 @@ def fabric_summary(
 def show_fabric(summary: dict[str, Any]) -> None:
     """Print a fabric."""
     nodes = ", ".join(f"{count} {kind}" for kind, count in summary["nodes"].items())
-    typer.echo(f"{summary['name']}: {summary['gpus']} GPUs; nodes: {nodes}")
+    say(f"{summary['name']}: {summary['gpus']} GPUs; nodes: {nodes}")
     rows = [
         [link["from"], link["to"], link["count"], link["rate_mb_per_s"] / 1e3, link["latency_ps"] / 1e3]
         for link in summary["links"]
@@ -227,9 +223,9 @@ def show_fabric(summary: dict[str, Any]) -> None:
     show_table("links", ["from", "to", "links", "GB/s", "latency ns"], rows)
     lengths = ", ".join(f"{count:,} over {links} links" for links, count in summary["pairs_by_links"].items())
     which = "drawn" if summary["pairs_are_a_sample"] else "all"
-    typer.echo(f"{which} {summary['pairs']:,} pairs have a route{': ' if lengths else ''}{lengths}")
+    say(f"{which} {summary['pairs']:,} pairs have a route{': ' if lengths else ''}{lengths}")
     if summary["busiest_link"]:
-        typer.echo(f"{summary['busiest_link']} is on the most routes: {summary['pairs_over_busiest_link']:,}")
+        say(f"{summary['busiest_link']} is on the most routes: {summary['pairs_over_busiest_link']:,}")
     rows = [[c["cut"], c["gpus"], c["mb_per_s"] / 1e3, c["mb_per_s_a_gpu"] / 1e3] for c in summary["cuts"]]
     show_table("most that crosses", ["cut", "GPUs", "GB/s", "GB/s a GPU"], rows)
     if summary["paths"]:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import typer
+
 _CELL = 200  # characters of a cell, then it is cut; --json has all
 _SHORT = 14  # characters of a text that is not folded
 _NUMERIC = "-+.,%0123456789"
@@ -30,14 +32,24 @@ def show_table(
         widest = max(len(row[at]) for row in texts)
         words = max(map(len, name.split()), default=0)
         table.add_column(
-            escape(name), justify="right" if numeric else "left", overflow="fold",
+            escape(plain(name)), justify="right" if numeric else "left", overflow="fold",
             min_width=max(words, widest) if numeric or widest <= _SHORT else words,
         )  # fmt: skip
     for row in texts:
         table.add_row(*(escape(t if len(t) <= _CELL else f"{t[: _CELL - 3]}...") for t in row))
     console = Console(highlight=False)
-    console.print(Text(f"\n{title}{more}", style="bold"))
+    console.print(Text(f"\n{plain(title)}{more}", style="bold"))
     console.print(table)
+
+
+def plain(text: str) -> str:
+    """Return a text with its control characters written out: a name may hold what a terminal obeys."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line, or several, of which names are part."""
+    typer.echo(plain(text), err=err)
 
 
 def cell(value: Any) -> str:
@@ -46,4 +58,4 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else plain(str(value)).replace("\n", "\\n")

@@ -73,3 +73,16 @@ def test_json_holds_the_links_as_captured(path):
         ("nvlink", 18, 26_562_500_000),
         ("pcie", 1, None),
     ]
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path):
+    with TraceWriter(tmp_path / "t") as writer:
+        writer.write("ranks", 0, {"backend": ["gpu"], "model": ["\x1b[2Jred\x07"]})
+        writer.write("communicators", 0, {
+            "communicator": ["[bold]a\x1b[31m\nb"], "group_rank": [0], "group_size": [1], "name": ["\u202eevil"],
+        })  # fmt: skip
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "t")])
+    assert shown.exit_code == 0
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown.stdout)
+    assert r"\x1b[2Jred\x07" in shown.stdout
+    assert r"[bold]a\x1b[31m\nb" in shown.stdout
