@@ -1,6 +1,7 @@
 """The result tables of a run, each made of its outcome: a function a table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -33,11 +34,18 @@ def tables(outcome: Outcome) -> Mapping[str, Any]:
 
 
 def write(outcome: Outcome, writer: ResultsWriter) -> None:
-    """Write the tables that the outcome has, the large ones made and let go a chunk of rows at a time."""
+    """Write the tables that the outcome has, the large ones made and let go a chunk of rows at a time.
+
+    Two at a time: columns are made, hashed and encoded by code that needs no other thread to wait.
+    """
     _keep_freed_memory()
     made, chunked = tables(outcome), _chunked(outcome)
-    for name in made:
+
+    def put(name: str) -> None:
         writer.write(name, _parts(outcome, name) if name in chunked else made[name])
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(put, sorted(made, key=lambda name: name not in chunked)))  # the large ones first
 
 
 def agents(outcome: Outcome) -> Columns:

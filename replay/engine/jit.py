@@ -8,7 +8,8 @@ _COMPILER = compiler("engine", Path(__file__).parent.glob("*.py"))
 CACHE, is_compiled = _COMPILER.cache, _COMPILER.is_compiled
 
 # What Python calls; kept in the cache with all that it calls. Nothing here allocates, so reference counting is off.
-entry = _COMPILER.jit(_nrt=False, no_cfunc_wrapper=True)
+# Others run meanwhile: nothing of Python's is touched.
+entry = _COMPILER.jit(_nrt=False, no_cfunc_wrapper=True, nogil=True)
 
 # What entries call; passes dozens of arrays, so everything is inlined.
 jit = part(_nrt=False, forceinline=True)
