@@ -61,6 +61,7 @@ class Database:
                 f"{self.path} is not whole without {log.name}; let the profiler end, or run "
                 f"`sqlite3 {path.name} 'pragma wal_checkpoint(truncate)'`"
             )
+        _refuse_cut(path, self.path)
         self._left = 0
         self._budget = max(_LEAST_STEPS, path.stat().st_size * _STEPS_A_BYTE) // _STEPS_A_CALL
         try:
@@ -180,6 +181,24 @@ def _integers(values: Sequence[int | None]) -> Ints:
     if None in values:
         return np.array([NULL if v is None else v for v in values], np.int64)
     return np.array(values, np.int64)
+
+
+def _refuse_cut(path: Path, told: Path) -> None:
+    """Raise InputError where a file is shorter than its header says; SQLite takes what is missing for zeros.
+
+    Page size, count and when that is valid: https://www.sqlite.org/fileformat2.html, 1.3.
+    """
+    with path.open("rb") as file:
+        head = file.read(100)
+    if len(head) < 100:
+        return  # SQLite says what that is
+    size = int.from_bytes(head[16:18], "big")
+    wanted = (65536 if size == 1 else size) * int.from_bytes(head[28:32], "big")
+    if head[24:28] == head[92:96] and path.stat().st_size < wanted:
+        raise InputError(
+            f"{told} is no whole SQLite database ({path.stat().st_size} of {wanted} bytes): copy it or "
+            "export it again"
+        )
 
 
 @contextmanager

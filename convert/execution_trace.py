@@ -34,7 +34,8 @@ class CommsNode:
 class ExecutionTrace:
     """The communication of one rank's ExecutionTrace; nodes in the order in which they ran.
 
-    `annotations` holds what backends that run on the host (Gloo) note of their collectives, by function id.
+    `annotations` holds what backends that run on the host (Gloo) note of their collectives, by function id;
+    `truncated` says that the file breaks off.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class ExecutionTrace:
     nodes: list[CommsNode] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     annotations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    truncated: bool = False
 
 
 def recognise(head: Head) -> bool:
@@ -66,6 +68,7 @@ def read_execution_trace(path: Path) -> ExecutionTrace:
             before = piece[-_OVERLAP_BYTES:]
     metadata = file.metadata or _head(path)
     trace = ExecutionTrace(path, str(metadata.get("schema", "unknown")), metadata.get("pid"))
+    trace.truncated = file.truncated or not before.rstrip(b"\0 \t\r\n").endswith(b"}")
     for node in found.values():
         name = str(node.get("name"))
         if name == "record_param_comms":

@@ -24,6 +24,9 @@ _READ_BYTES = 64 << 10
 _HEAD_LIMIT_BYTES = 64 << 20
 _STALL_LIMIT_BYTES = 256 << 20
 _OBJECT_LIMIT_BYTES = 64 << 10
+_BRACES = 48
+"""How many braces back the one of an object is looked for: mostly it is the first or second, but a node of an
+ExecutionTrace may have its list of attributes before its name."""
 
 BOUNDARY = re.compile(rb'\}\s*,\s*\{\s*"')
 _ARRAY_END = re.compile(rb'\}\s*\](?=\s*(?:\}|,\s*"|$))')
@@ -211,7 +214,7 @@ def find_objects(raw: bytes, marks: re.Pattern[bytes], wanted: str) -> Iterator[
         if mark.start() < last:
             continue
         brace = mark.start()
-        for _ in range(12):  # the event's own brace is the first or second back, save where names hold braces
+        for _ in range(_BRACES):
             brace = raw.rfind(b"{", last, brace)
             if brace < 0:
                 break

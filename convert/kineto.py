@@ -85,6 +85,8 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     work = build_work(events)
     if trace and trace.pid is not None and trace.pid not in set(work.device[~work.on_gpu].tolist()):
         notes.append(f"{trace.path.name} is of process {trace.pid}, which {source.trace.name} does not show")
+    if trace and trace.truncated:
+        notes.append(f"{trace.path.name} breaks off; what it would tell of later collectives is missing")
     host_records = HostRecords(work, events)
     parts = find_parts(work, host_records, trace)
     edges = find_edges(work, host_records, parts)

@@ -170,12 +170,14 @@ class Bench:
 
 
 def _looked(out: Path) -> dict[str, Any]:
-    """Check a trace; return how many rows of events it has, and what tells each rank's names and kinds."""
+    """Check a trace; return how many rows and sizes it has, and what tells each rank's names and kinds."""
     broken = [problem for problem in check(out) if problem.severity == "error"]
     if broken:
         return {"end": "breaks the schema", "detail": str(broken[0])[:500]}
     trace = Trace(out)
-    rows = sum(trace.read(name, ["rank"]).num_rows for name in ("spans", "writes", "waits"))
+    rows = sum(trace.read(name, ["rank"]).num_rows for name in ("spans", "writes", "waits", "collectives"))
+    sizes = trace.read("collectives", ["size_bytes"])["size_bytes"]
+    rows += len(sizes) - sizes.null_count
     return {"end": "converted", "rows": rows, "ranks": tuple(_names(trace, rank) for rank in trace.ranks())}
 
 

@@ -69,12 +69,8 @@ def _kineto(folder: Path) -> None:
 
 def _execution_trace(folder: Path) -> None:
     made, conftest = builders("test_execution_trace"), builders("conftest")
-    events = [made.host(1000 + 100 * i, i + 1, "allreduce", 64 * i) for i in range(3)]
-    kernels = [conftest.collective(50 + i, 1050 + 100 * i, 20) for i in range(3)]
-    document = conftest.document([*(e for pair in events for e in pair), *kernels])
-    (folder / "rank0.json").write_text(json.dumps(document))
-    nodes = [made.new_node(10 + i, i + 1, "allreduce", 64 * i) for i in range(3)]
-    (folder / "et_rank0.json").write_text(json.dumps(made.new_trace(nodes)))
+    (folder / "rank0.json").write_text(json.dumps(made.job(conftest, (5, 7, 9))))
+    (folder / "et_rank0.json").write_text(json.dumps(made.new_trace(made.NODES)))
 
 
 def _flight_recorder(folder: Path) -> None:
@@ -159,6 +155,10 @@ def _nccl_example(folder: Path) -> None:
         made.dump(folder, rank, body)
 
 
+def _ends_in_a_brace(data: bytes) -> bool:
+    return data.endswith(b"}")
+
+
 def _whole_lines(data: bytes) -> bool:
     return data.endswith((b"}}\n", b"}}"))
 
@@ -240,7 +240,7 @@ def _captured_seed(name: str, files: str, kinds: Kinds) -> Seed:
 _JSON, _BINARY = mutations.PACKABLE_JSON, mutations.BINARY
 SEEDS = {
     "kineto": _ranks(_kineto, "rank*.json", "rank1*", _JSON),
-    "execution-trace": Seed(_execution_trace, "et_*.json", _JSON, "et_*.json"),
+    "execution-trace": Seed(_execution_trace, "et_*.json", _JSON, "et_*.json", whole=_ends_in_a_brace),
     "nsys": Seed(_nsys, "*.sqlite", mutations.SQL, small=_nsys_rank, shared="*"),
     "rocpd": _ranks(_rocpd, "*.db", "11_*", mutations.SQL),
     "nccl-plugin": _ranks(_nccl_plugin, "*.ring", "nccl.rank00001*", _BINARY),

@@ -141,3 +141,19 @@ def test_files_that_cannot_be_paired_are_refused(tmp_path, write, make):
 def test_a_foreign_execution_trace_is_noticed(tmp_path, write, make):
     trace, et = write("rank0.json", job(make)), write("et0.json", {**new_trace(NODES), "pid": 4242})
     assert any("4242" in note for note in kineto([trace], tmp_path / "out.eidola", [et]).notes)
+
+
+@pytest.mark.parametrize("first", ["id", "attrs"])
+def test_the_order_of_a_nodes_keys_does_not_matter(tmp_path, write, first):
+    nodes = [{first: node[first], **node} for node in NODES]
+    read = read_execution_trace(write("et.json", json.dumps(new_trace(nodes)).encode()))
+    assert read.nodes == read_execution_trace(write("usual.json", new_trace(NODES))).nodes
+
+
+def test_an_execution_trace_that_breaks_off_is_told(tmp_path, write, make):
+    whole = json.dumps(new_trace(NODES)).encode()
+    trace, et = write("rank0.json", job(make, (5, 7, 9))), write("et0.json", whole[:-300])
+    report = kineto([trace], tmp_path / "out.eidola", [et])
+    assert any(note.startswith("et0.json breaks off") for note in report.notes)
+    whole_report = kineto([trace], tmp_path / "whole.eidola", [write("et0.json", whole)])
+    assert not any("breaks off" in note for note in whole_report.notes)

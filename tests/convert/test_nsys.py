@@ -433,3 +433,10 @@ def test_whatever_happens_to_a_file_it_is_read_or_refused_by_name(mutated, tmp_p
         assert not (tmp_path / "out").exists()
     else:
         assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
+
+
+def test_a_database_shorter_than_its_header_says_is_refused(tmp_path):
+    path = two_ranks(tmp_path / "a.sqlite").done()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"a\.sqlite is no whole SQLite database \(\d+ of \d+ bytes\)"):
+        convert(NSYS, [path], tmp_path / "out")
