@@ -17,9 +17,13 @@ from .scanner import ANNOTATION, BACKENDS, KERNEL
 from .work import Work
 
 COLLECTIVE_NAME = f"^({'|'.join(BACKENDS)})"
-_KERNEL = r"(?i)^(void )?(nccl|rccl|msccl)"
+_KERNEL = r"(?i)^(void )?(nccl|rccl|msccl)|\b(multimem|one_shot|two_shot)_[a-z_]*_kernel(_inplace)?\b"
 _HOST_ONLY = r"^(gloo|mpi|ucc):"
 _KERNEL_NAME = re.compile(r"(?i)(?:nccl|rccl)(?:dev)?kernel_(?P<operation>[A-Za-z]+)_")
+_SYMMETRIC_NAME = re.compile(
+    r"\b(?:multimem_|one_shot_|two_shot_)+(?P<operation>all_reduce|all_gather|reduce)_kernel(?:_inplace)?\b"
+)
+"""Kernels of PyTorch's symmetric memory (CUDASymmetricMemoryOps.cu), which no process group records."""
 _ALGORITHM = re.compile(r"_(RING|TREE|NVLS_TREE|NVLS|COLLNET_DIRECT|COLLNET_CHAIN|PAT)(?=_|\(|$)")
 _PROTOCOL = re.compile(r"_(LL128|LL|SIMPLE)(?=_|\(|$)")
 _PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
@@ -234,7 +238,7 @@ def _annotation_args(work: Work, records: HostRecords, annotation: int) -> dict[
 
 
 def _kernel_name_args(name: str) -> dict[str, Any]:
-    match = _KERNEL_NAME.search(name)
+    match = _KERNEL_NAME.search(name) or _SYMMETRIC_NAME.search(name)
     known = match and operation_of(match["operation"]) != "unknown"
     return {"Collective name": match["operation"]} if match and known else {}
 

@@ -38,8 +38,7 @@ class Matching:
     """The ranks' parts by communicator and sequence.
 
     `operations` maps (communicator, sequence) to the parts by rank; `by` says how each communicator was
-    matched: number, order or ends. `outside` counts peers that were left out, as a group of the size told has
-    none such.
+    matched: number, order or ends. `outside` counts peers that were left out, as the group has none such.
     """
 
     members: list[Member] = field(default_factory=list)

@@ -264,3 +264,55 @@ def test_a_host_backends_collectives_are_sized_by_id_and_matched_by_order(tmp_pa
     assert trace.read("collectives", ranks=[1])["size_bytes"].to_pylist() == [32, 64, 96, 128]
     assert set(trace.read("collectives")["communicator"].to_pylist()) == {"0"}
     assert trace.read("ranks")["backend"].to_pylist() == ["host", "host"]
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("multimem_all_reduce_kernel", "all_reduce"),
+        ("multimem_one_shot_all_reduce_kernel", "all_reduce"),
+        ("multimem_one_shot_reduce_kernel", "reduce"),
+        ("multimem_all_gather_kernel", "all_gather"),
+        ("two_shot_all_reduce_kernel_inplace", "all_reduce"),
+        ("two_shot_all_reduce_kernel", "all_reduce"),
+        ("elementwise_kernel", None),
+    ],
+)
+def test_kernels_of_symmetric_memory_are_collectives(tmp_path, write, make, name, operation):
+    name = f"void (anonymous namespace)::{name}<c10::BFloat16, 16>(c10::BFloat16*, unsigned long, unsigned int**)"
+    write("rank0.json", make.document([make.launch(1, 5), make.kernel(1, 10, 20, name=name)]))
+    report = kineto([tmp_path / "rank0.json"], tmp_path / "out.eidola")
+    found = Trace(report.path).read("collectives", ["operation"])["operation"].to_pylist()
+    assert found == ([operation] if operation else [])
+    assert_sound(Trace(report.path))
+
+
+def test_kernels_without_args_have_those_of_the_record_around_their_launch(tmp_path, write, make):
+    """Seq and Comms Id too, which is an unsigned number of 64 bits; a coalesced call is its operation."""
+    for rank in range(2):
+        events = []
+        for i in range(3):
+            args = {
+                "Collective name": "allgather_into_tensor_coalesced", "In msg nelems": 1024, "dtype": "Float",
+                "Group size": 2, "Process Group Name": "3", "Process Group Ranks": "[0, 1]", "Seq": 7 + i,
+                "Comms Id": 2**64 - 1 - i, "External id": 40 + i,
+            }  # fmt: skip
+            record = {
+                "ph": "X", "cat": "cpu_op", "name": "record_param_comms", "pid": 100, "tid": 100,
+                "ts": 1000 * i, "dur": 50, "args": args,
+            }  # fmt: skip
+            kernel = make.kernel(
+                i + 1, 1000 * i + 60, 20, name="ncclDevKernel_AllGather_RING_LL(ncclDevComm*)"
+            )
+            events += [record, make.launch(i + 1, 1000 * i + 10), kernel]
+        write(f"rank{rank}.json", make.document(events[3 * rank :], rank=rank))
+    report = kineto([tmp_path / f"rank{r}.json" for r in range(2)], tmp_path / "out.eidola")
+    rows = Trace(report.path).read("collectives").to_pylist()
+    told = [(r["rank"], r["sequence"], r["operation"], r["communicator"], r["size_bytes"]) for r in rows]
+    assert told == [
+        *((0, 7 + i, "all_gather", "3", 4096) for i in range(3)),
+        *((1, 8 + i, "all_gather", "3", 4096) for i in range(2)),
+    ]
+    assert report.matched == 2
+    assert len(report.unmatched) == 1
+    assert_sound(Trace(report.path))
