@@ -49,23 +49,25 @@ def choose(
     """Return algorithm and protocol that take least by the library's model, of those that are left open.
 
     `size_bytes` as NCCL counts them; `without`: algorithms and protocols that are switched off. The model knows
-    rings, trees and NVLS; anything else takes the operation's first algorithm, and Simple.
+    rings, trees and NVLS; anything else takes the operation's first algorithm, and Simple, as does what is left
+    with nothing that works here.
     """
     known = names(operation) or [""]
-    modelled = [a for a in known if a in MODELLED and a not in without] if algorithm is None else [algorithm]
+    modelled = [a for a in known if a in MODELLED] if algorithm is None else [algorithm]
     if not modelled or modelled[0] not in MODELLED:
         return algorithm or known[0], protocol or "simple"
+    modelled = [a for a in modelled if algorithm or a not in without] or [known[0]]
     if group.generation in rccl.GENERATIONS and operation in RCCL_CHOOSES:
         chosen, by = rccl.choose(group.generation, operation, group.ranks, group.boxes, size_bytes)
-        return algorithm or (modelled[0] if chosen in without else chosen), protocol or (
-            "simple" if by in without else by
-        )
+        if chosen in without:
+            chosen = next((a for a in modelled if a in ("ring", "tree")), known[0])
+        return algorithm or chosen, protocol or ("simple" if by in without else by)
     if group.boxes == 1 and algorithm is None:
-        modelled = [a for a in modelled if a != "tree"]
+        modelled = [a for a in modelled if a != "tree"] or [known[0]]
     name = "all_reduce" if operation == "barrier" else operation
-    protocols = [protocol] if protocol else [p for p in PROTOCOLS if p not in without]
+    protocols = [protocol] if protocol else [p for p in PROTOCOLS if p not in without] or ["simple"]
     takes = {(a, p): time_us(group, name, a, p, size_bytes) for a in modelled for p in protocols}
     if name == "all_reduce" and takes.get(("nvls", "simple"), float("inf")) < float("inf"):
         takes.pop(("ring", "simple"), None)  # as seen, see NVLS_FROM
     best = min(takes, key=takes.__getitem__)
-    return best if takes[best] < float("inf") else (best[0], protocol or "simple")
+    return best if takes[best] < float("inf") else (algorithm or known[0], protocol or "simple")

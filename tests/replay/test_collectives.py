@@ -407,6 +407,17 @@ def test_what_is_switched_off_is_never_chosen(name, operation, size):
     assert how.algorithm in ("ring", "direct")
 
 
+@pytest.mark.parametrize("name", ["hgx-a100", "hgx-h100", "mi300x"])
+@pytest.mark.parametrize("n", [8, 16])
+@pytest.mark.parametrize(
+    "off", [("ring", "tree"), ("ring", "tree", "nvls", "nvls_tree", "ll", "ll128", "simple")]
+)
+def test_where_nothing_that_works_is_left_a_ring_runs(name, n, off):
+    how = tuning(preset(name, n), Operation("all_reduce", MIB), range(n), without=off)
+    others = {"hgx-h100": ("nvls", "nvls_tree") if len(off) == 2 else (), "mi300x": ("direct",)}.get(name, ())
+    assert how.algorithm in ("ring", *others)
+
+
 def test_the_networks_latency_of_a_ring_is_paid_by_each_crossing_and_not_by_each_step():
     """As NCCL's model has it: of 2 (n - 1) steps those between boxes, 2 a box, are over the network."""
     fabric, op, n = preset("hgx-h100", 32), Operation("all_reduce", 8), 32
