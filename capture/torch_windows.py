@@ -15,7 +15,7 @@ from . import torch_private as private
 
 FIRST_COST_NS = 200_000_000
 """What the first window is taken to cost, beside its steps, which are taken to last three times as long: more than
-was measured (benchmarks/capture_overhead.py). The next one is taken to cost as much as the dearest so far."""
+was measured (benchmarks/capture_overhead.py). The next one may cost twice as much as the dearest so far."""
 
 _SLOTS = 256
 """Ranks of a host whose costs are told; further ones share the last place."""
@@ -151,7 +151,7 @@ class Windows:
             return True
         if self._plan.owner:
             spent, dearest = self._plan.costs()
-            expected = dearest or FIRST_COST_NS + 2 * self._steps * int(median(self._usual))
+            expected = 2 * dearest or FIRST_COST_NS + 2 * self._steps * int(median(self._usual))
             if spent + expected <= self._budget * (time.time_ns() - self._began_ns):
                 self._plan.write(number + 2)  # the others may be a step ahead
         return False
