@@ -1,7 +1,11 @@
 """The tables of docs/robustness.md, from the lines of results."""
 
+import os
+import re
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 GOOD = {
@@ -24,11 +28,13 @@ class Outcome:
     total_s: float = 0
     longest_s: float = 0
     most_mib: int = 0
+    bombs_s: float = 0
     digests: set[str] = field(default_factory=set)
 
     def add(self, line: dict[str, Any]) -> None:
         """Count a line; one whose file another line had is left out."""
         self.total_s += line.get("s", 0)
+        self.bombs_s += line.get("s", 0) if line["case"] < 0 else 0
         self.most_mib = max(self.most_mib, line.get("mib", 0))
         if line["end"] == "again" or line["digest"] in self.digests:
             return
@@ -56,7 +62,23 @@ class Outcome:
 def page(text: str, found: dict[str, Outcome]) -> str:
     """Return the page `text` with its tables made anew."""
     head, _, rest = text.partition(MARK)
-    return f"{head}{MARK}\n\n" + "\n".join([*_formats(found), "", *_kinds(found)]) + "\n" + _behind(rest)
+    lines = [*_formats(found), "", *_kinds(found), "", _told(found)]
+    return f"{head}{MARK}\n\n" + "\n".join(lines) + "\n" + _behind(rest)
+
+
+def _told(found: dict[str, Outcome]) -> str:
+    """Return what ran where, and what the bombs and the fewer rows were."""
+    total = sum(one.ends().total() for one in found.values())
+    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    machine = f"a {os.cpu_count()}-core {model[1] if model else ''} machine"
+    fewer = sum((one.fewer for one in found.values()), Counter[str]())
+    seconds, bombs = (sum(getattr(one, name) for one in found.values()) for name in ("total_s", "bombs_s"))
+    text = (
+        f"{total:,} mutations took {seconds:,.0f} s of processor time on {machine}, at the lowest priority while "
+        f"other programs ran; of that the bombs, which take longest and the most memory, took {bombs:,.0f} s. Of "
+        f"the traces *as the file now says*, {fewer.total():,} have fewer rows or sizes than the undamaged one."
+    )
+    return textwrap.fill(text, 116, break_on_hyphens=False)
 
 
 def _behind(rest: str) -> str:
