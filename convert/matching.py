@@ -132,7 +132,7 @@ def _leave_out_peers(own: Sequence[Part], size: int) -> int:
 
 def _member(name: str, rank: int, own: Sequence[Part], inferred: int) -> Member:
     group = own[0].group
-    size = group.size or (len(group.ranks) if group.ranks else inferred)
+    size = max(group.size or 0, len(group.ranks or ())) or inferred
     member = Member(rank, name, rank % size, size, group.description)
     if group.ranks and rank in group.ranks:
         member.group_rank = group.ranks.index(rank)
