@@ -17,6 +17,9 @@ FIRST_COST_NS = 200_000_000
 """What the first window is taken to cost, beside its steps, which are taken to last three times as long: more than
 was measured (benchmarks/capture_overhead.py). The next one may cost twice as much as the dearest so far."""
 
+_LOOK_EVERY_NS = 50_000_000
+"""How often it is asked whether a window fits: asking costs more than the rest of a step's work here."""
+
 _SLOTS = 256
 """Ranks of a host whose costs are told; further ones share the last place."""
 
@@ -48,7 +51,7 @@ class Windows:
         self._folder, self._stem, self._mode = folder, stem, mode
         self._operators, self._steps, self._budget = operators, steps, budget
         self._on_others, self._on_failure = on_others, on_failure
-        self._began_ns = time.time_ns()
+        self._began_ns = self._look_ns = time.time_ns()
         self._profiler: Any = None
         self._observer: Any = None
         self._window: dict[str, Any] = {}
@@ -149,7 +152,8 @@ class Windows:
             return False
         if planned == number:
             return True
-        if self._plan.owner:
+        if self._plan.owner and time.time_ns() >= self._look_ns:
+            self._look_ns = time.time_ns() + _LOOK_EVERY_NS
             spent, dearest = self._plan.costs()
             expected = 2 * dearest or FIRST_COST_NS + 2 * self._steps * int(median(self._usual))
             if spent + expected <= self._budget * (time.time_ns() - self._began_ns):
