@@ -1,8 +1,8 @@
 """Where a capture's rings are while their processes run: in shared memory, where there is room.
 
-A page of a file on a disk costs a fault, and the file system's journal, whenever it is first written to and again
-after each time that it was written back: hundreds of microseconds on a busy machine, which is more than a training
-step's records cost together. Shared memory outlives a killed process just as well.
+A page of a file on a disk goes through the file system's journal when it is first written to, and again after each
+time that it was written back, in the middle of a training step. Shared memory has none, and outlives a killed
+process too.
 """
 
 import os
