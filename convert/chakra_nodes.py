@@ -289,5 +289,6 @@ def _json_node(file: ChakraFile, item: Any) -> Iterator[Node]:
             file.metadata |= attributes_of(
                 ParseDict(dict(item), MESSAGES["GlobalMetadata"](), ignore_unknown_fields=True)
             )
-    except (ParseError, TypeError, ValueError, RecursionError) as error:
+    except (ParseError, TypeError, ValueError, RecursionError, SystemError) as error:
+        # SystemError: what protobuf's C code raises for a key with half a surrogate pair
         raise InputError(f"{file.path}: a node that is none of Chakra's ({str(error)[:200]})") from error

@@ -229,3 +229,10 @@ def test_a_length_beyond_reason_is_refused_before_memory_is_taken(tmp_path):
     path.write_bytes(file_of(METADATA) + b"\xff\xff\xff\xff\x07" + struct.pack("<I", 1))
     with pytest.raises(InputError, match="a message of"):
         read(path, True)
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "t.0.json"
+    path.write_text('{"version": "0.0.4"}\n{"id": 1, "name": "a", "\\ud800": 1}')
+    with pytest.raises(InputError, match=r"t\.0\.json: a node that is none of Chakra's"):
+        convert(find_format("chakra"), [path], tmp_path / "out")
