@@ -17,6 +17,7 @@ from .captured_ring import missing
 from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_window, top_level
 from .clocks import Clock, align
 from .collectives import Part
+from .job import MOST_RANKS
 from .matching import Matching, match
 from .member import member
 
@@ -39,6 +40,10 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
     if not ranks:
         raise InputError(f"{folder}: no rank recorded anything ({gap_text(manifest)}); capture again")
     world_size = ranks[0].record["world_size"]
+    if type(world_size) is not int or not 0 < world_size <= MOST_RANKS:
+        raise InputError(
+            f"{folder}: a rank's record says {str(world_size)[:40]} ranks: it is damaged; copy it again"
+        )
     cut = _leave_out_unfinished(ranks)
     matching = match({rank.record["rank"]: rank.parts for rank in ranks}, world_size)
     clocks = _clocks(ranks, matching)

@@ -20,6 +20,8 @@ from .narrow import release
 from .rank import RankRecord, shifted
 from .report import ConversionReport
 
+MOST_RANKS = 1 << 20
+"""Ranks that a job may have: all that are missing are listed, so that a damaged number would fill the memory."""
 RUN_GAP_NS = 1_000_000_000
 """Ranks whose windows lie further apart than this, far more than clocks differ, are of different runs."""
 
@@ -34,6 +36,10 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     _check_one_run(records)
     _leave_out_writes_elsewhere(records)
     world_size = next((r.world_size for r in records if r.world_size), None)
+    if world_size is not None and world_size > MOST_RANKS:
+        raise InputError(
+            f"{records[0].path} says that its job has more than {MOST_RANKS} ranks: it is damaged; copy it again"
+        )
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = _clocks(records, matching)
     report = _report(writer.path, records, matching, clocks, world_size)

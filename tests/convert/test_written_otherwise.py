@@ -107,3 +107,11 @@ def test_probe_records_of_no_known_kind_are_refused_and_phases_without_an_end_to
     rows.tofile(file)
     with pytest.raises(InputError, match="1 records of no known kind"):
         captured(tmp_path / "raw", tmp_path / "again")
+
+
+def test_a_job_of_more_ranks_than_there_can_be_is_refused_before_its_missing_ones_are_listed(
+    tmp_path, write, make
+):
+    trace = write("rank0.json", make.document(make.rank_events(), rank=0, world=10**12))
+    with pytest.raises(InputError, match="more than 1048576 ranks"):
+        auto([trace], tmp_path / "out")
