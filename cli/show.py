@@ -48,6 +48,8 @@ def show_run(results: "Results") -> None:
         if value := summary.get(key):
             for line in value if isinstance(value, list) else [value]:
                 say(f"{key.replace('_', ' ')}: {line}")
+    if summary.get("wait") == "ideal" and summary.get("waits"):
+        say("wait: ideal, which reads no flag; --wait spin and --wait monitor count reads")
     say(f"hash: {results.manifest.get('results_hash', '')}")
     say(f"{results.path}: `eidola replay explain {results.path}` says more")
 

@@ -12,6 +12,7 @@ import pytest
 from eidola.cli.durations import parse_ps
 from eidola.schemas import TraceWriter, UsageError
 
+SAMPLE = Path(__file__).parents[2] / "sample_traces/gemv_allreduce_host_2/trace.eidola"
 EIDOLA = [sys.executable, "-c", "from eidola.cli.main import main; main()"]
 
 
@@ -79,6 +80,12 @@ def test_settings_and_algorithms_change_the_run(folder):
     changed = {row["input"] for row in found["inputs"]}
     assert {"arguments.fabric_settings.rate_gb_per_s", "arguments.algorithms.all_reduce"} <= changed
     assert found["difference_ps"] > 0
+
+
+def test_a_run_of_waits_that_read_no_flag_says_so(tmp_path):
+    args = ("replay", "run", SAMPLE, "--mode", "target", "--fabric", "ideal")
+    assert "reads no flag" in eidola(*args, "-o", "ideal", cwd=tmp_path).stdout
+    assert "reads no flag" not in eidola(*args, "--wait", "spin", "-o", "spin", cwd=tmp_path).stdout
 
 
 def test_wait_policies_reach_the_manifest(folder):
