@@ -35,8 +35,10 @@ class Costs:
     `channels` that rings use at most, and sends and receives (`p2p_channels`; `peer_channels` for one peer). Each
     peer of an all-to-all costs `peer_us`, one over the network `network_peer_us`. NVLS passes `nvls_us` once,
     and reduces at most `nvls_gb_per_s` of the buffer; a hop of an NVLS tree between boxes takes
-    `nvls_tree_network_us` (twice the 14 us of NCCL's table; calibrated on LAMBDAx2, P5x2). A channel of Simple has
-    `simple_threads`: NCCL_SIMPLE_MAX_NTHREADS in NCCL's and RCCL's src/include/device.h.
+    `nvls_tree_network_us` (hwLat of NET in NCCL's src/graph/tuning.cc); every chunk that it receives or sends takes
+    `proxy_us` of the one thread that serves a GPU's NIC (src/proxy.cc; calibrated on TOGETHER_B200_scale at 32 and
+    64 GPUs). A channel of Simple has `simple_threads`: NCCL_SIMPLE_MAX_NTHREADS in NCCL's and RCCL's
+    src/include/device.h.
     """
 
     protocols: dict[str, Protocol]
@@ -48,7 +50,8 @@ class Costs:
     network_peer_us: float = 2.6
     nvls_us: float = 25.0
     nvls_gb_per_s: float = 0.0
-    nvls_tree_network_us: float = 28.0
+    nvls_tree_network_us: float = 14.0
+    proxy_us: float = 0.95
     simple_threads: int = 512
 
 

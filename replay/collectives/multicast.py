@@ -31,12 +31,17 @@ WINDOW = 8
 
 @dataclass
 class Plane:
-    """One switch, the group ranks that it serves in a box, and the rounds that its part of the data is cut into."""
+    """One switch, the group ranks that it serves in a box, and the rounds that its part of the data is cut into.
+
+    Of `trees` that it serves at once this is number `tree`: with agents, and a part of its rate, of its own.
+    """
 
     work: Work
     ranks: list[int]
     switch: int
     rounds: Rounds
+    tree: int = 0
+    trees: int = 1
 
     def __post_init__(self) -> None:
         self.n = len(self.ranks)
@@ -105,14 +110,17 @@ class Plane:
                 collect.append(write(h - n, size, RESULT, relative=True))
             forward.append(self.call(pass_on, count, position))
             reduce.append(self.call(collect, count, position))
-        self.work.beside(self.switch, "requests", forward)
-        self.work.beside(self.switch, "reduction", reduce)
+        self._beside(self.switch, "requests", forward)
+        self._beside(self.switch, "reduction", reduce)
         for m, member in enumerate(self.members):
-            self.work.beside(member, "memory", self._memory(m))
+            self._beside(member, "memory", self._memory(m))
+
+    def _beside(self, endpoint: int, role: str, calls: list[Call]) -> None:
+        self.work.beside(endpoint, f"{role} {self.tree}" if self.tree else role, calls)
 
     def _reduce(self, size: int) -> Ops:
         rate = self.work.tuning.reduce_mb_per_s
-        return [compute(-(-size * self.n * 10**6 // rate))] if rate else []
+        return [compute(-(-size * self.n * self.trees * 10**6 // rate))] if rate else []
 
     def _next(self, slot: int, first: int, h: int) -> dict[str, int]:
         """Return the wait for the next of all owners' chunks in one slot."""
@@ -136,7 +144,7 @@ class Plane:
                 ops.append(wait(self.slot(2, h), first + 1, expected_step=1))
                 ops += [write(m - self.n, size, DONE, relative=True) for m in range(self.n)]
             calls.append(self.call(ops, count, self.n))
-        self.work.beside(self.switch, "multicast", calls)
+        self._beside(self.switch, "multicast", calls)
 
 
 def rounds_of(work: Work, size_bytes: int, owners: int) -> Rounds:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ...schemas import UsageError
-from ..program import wait, write
+from ..program import compute, wait, write
 from .multicast import CHILDREN, PARENT, RESULT, WINDOW, Plane, Rounds, planes, rounds_of, rounds_of_each
 from .operation import Call, Track
 from .tree import double_tree
@@ -25,7 +25,8 @@ def all_reduce(work: Work) -> list[Track]:
 def all_reduce_tree(work: Work) -> list[Track]:
     """As in one box; between, owners of the same place in their boxes add up along a double binary tree.
 
-    Each tree carries half of the data, so that no NIC is busier than others.
+    Each tree carries half of the data at the same time, on channels of its own: a box inside of one tree is a leaf
+    of the other, so that no NIC is busier than others.
     """
     boxes = work.boxes()
     switches = [planes(work, box) for box in boxes]
@@ -36,7 +37,10 @@ def all_reduce_tree(work: Work) -> list[Track]:
     for at, share in enumerate(shares):
         stripe, tree = divmod(at, len(trees))
         rounds = rounds_of(work, share, len(boxes[0]))
-        made = [Plane(work, box, found[stripe], rounds) for box, found in zip(boxes, switches, strict=True)]
+        made = [
+            Plane(work, box, found[stripe], rounds, tree, len(trees))
+            for box, found in zip(boxes, switches, strict=True)
+        ]
         up: Track = [[] for _ in work.members]
         down: Track = [[] for _ in work.members]
         for plane in made:
@@ -58,7 +62,7 @@ def _owner(
     near = [*children, *([parents[b]] if parents[b] >= 0 else [])]
     group = work.builder.group([*plane.members, plane.switch, *(made[c].members[h] for c in near)])
     peer = {c: plane.n + 1 + at - h for at, c in enumerate(near)}
-    turn = [(c, PARENT) for c in children]
+    turn, proxy_mb_per_s = [(c, PARENT) for c in children], work.tuning.network_lane_mb_per_s
     siblings = [c for c, above in enumerate(parents) if above == parents[b]]
     onward = [(parents[b], CHILDREN + siblings.index(b))] if parents[b] >= 0 else turn
 
@@ -70,6 +74,8 @@ def _owner(
             if asks and not lands and first >= ON_THE_WAY:  # buffers: an earlier sum has come back
                 ops.append(wait(PARENT, first + 1 - ON_THE_WAY, expected_step=1))
             ops += work.step(sizes[h], network=bool(to), first=first == 0)
+            if near and proxy_mb_per_s:
+                ops.append(compute(-(-sizes[h] * 10**6 // proxy_mb_per_s)))
             ops += [write(peer[c], sizes[h], slot, relative=True) for c, slot in to]
             ops += [plane.hand_up(h, sizes[h])] if lands else []
             ops += [plane.ask(h)] if first < cut else []

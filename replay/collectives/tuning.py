@@ -4,6 +4,7 @@ LL's flags double the bytes on the wire, and LL128's are a 15th of them: the lin
 beyond that is time in the kernel. Custom kernels that load from their peers cost no more than a flag's way.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from .model import GENERATIONS, Group, tree_channels, tree_limit_gb_per_s
 from .operation import WIRE_BYTES, Operation, Tuning
 from .orders import ring_order
 from .p2p import BATCH_PEERS, Exchange, busy_ps, protocol_of
+from .tree import double_tree
 
 CUSTOM_STEP_US = 0.6
 CUSTOM_PEER_US = 1.0
@@ -25,6 +27,9 @@ NVLS_CHUNK_BYTES = 128 * 1024
 """A channel's; halved for small operations (calcCollChunking, src/enqueue.cc)."""
 NVLS_TREE_CHUNK_BYTES = 64 * 1024
 """The same over four boxes and more."""
+NVLS_CUTS = (64, 64 * 1024), (8, 32 * 1024), (2, 16 * 1024)
+NVLS_TREE_CUTS = (32, 256 * 1024), (16, 128 * 1024), (4, 64 * 1024), (1, 32 * 1024)
+"""An operation of fewer loops than the first has chunks of the second at most: in one box, and between boxes."""
 TREE_SHARE = 0.7
 """Of a channel's threads that reduce up a tree with LL and LL128; the rest broadcasts down meanwhile (runTreeSplit,
 src/device/all_reduce.h). The way down, which only copies, is taken to keep up. Simple: see `_tree_share`."""
@@ -53,10 +58,12 @@ def tuning(
     protocol: str | None = None,
     channels: int | None = None,
     without: Collection[str] = (),
+    nvls_tree_chunk_bytes: int = 0,
 ) -> Tuning:
     """Return how an operation runs: as captured where that is given, otherwise as NCCL's model would choose.
 
-    `without`: algorithms and protocols that are switched off, and never chosen.
+    `without`: algorithms and protocols that are switched off, and never chosen. `nvls_tree_chunk_bytes`: the
+    largest chunk of an NVLS tree's channel (NCCL_NVLSTREE_MAX_CHUNKSIZE); 0: NCCL's own.
 
     A step costs what NCCL says less the latency of the path that the fabric already takes. Nothing but the network
     costs anything on an ideal fabric. A captured NVLS becomes NCCL's choice where no switch of the fabric reduces.
@@ -82,7 +89,8 @@ def tuning(
         whole = _whole(operation, len(members))
         algorithm, protocol = choose(group, operation.operation, whole, algorithm, protocol, without)
     if algorithm in ("nvls", "nvls_tree"):
-        return _nvls(fabric, operation, members, algorithm, channels or NVLS_CHANNELS, cost)
+        return _nvls(fabric, operation, members, algorithm, channels or NVLS_CHANNELS, cost,
+                     nvls_tree_chunk_bytes)  # fmt: skip
     path, width, of = _path_ps(fabric, members), channels or cost.channels, cost.protocols[protocol]
     custom = algorithm in CUSTOM
     rate = of.channel_gb_per_s
@@ -172,19 +180,19 @@ def _nvls(
     algorithm: str,
     channels: int,
     cost: Costs,
+    most_bytes: int = 0,
 ) -> Tuning:
-    """Return how NVLS runs.
+    """Return how NVLS runs; between boxes with chunks of at most `most_bytes`, where that is set.
 
     Channels work side by side, each on a chunk of every owner: a loop. Kernels copy a loop into the buffer that the
     switch reads and, later, out of it, while other loops are under way; the first copy in and the last copy out, at
     the pace of the links, are time of their own. The messages of an owner stand for `channels / owners` chunks.
     """
     heads = len(members) // len(set(fabric.box[list(members)].tolist()))
-    chunk, together = NVLS_CHUNK_BYTES, channels * heads
-    boxes = len(members) // heads
-    if boxes >= 4:
-        chunk = NVLS_TREE_CHUNK_BYTES
-    for times, smaller in ((64, 65536), (8, 32768), (2, 16384)) if boxes == 1 else ((4, 65536), (1, 32768)):
+    boxes, together = len(members) // heads, channels * heads
+    chunk = NVLS_TREE_CHUNK_BYTES if boxes >= 4 else NVLS_CHUNK_BYTES
+    chunk = most_bytes if most_bytes and boxes > 1 else chunk
+    for times, smaller in NVLS_TREE_CUTS if boxes > 1 else NVLS_CUTS:
         if operation.size_bytes < times * together * chunk:
             chunk = min(chunk, smaller)
     copied = min(operation.size_bytes, together * chunk)
@@ -196,8 +204,18 @@ def _nvls(
         chunk_bytes=chunk * max(1, channels // heads),
         base_ps=max(0, round(cost.nvls_us * US) - 4 * _path_ps(fabric, members)) + 2 * copy_ps,
         network_step_ps=round(cost.nvls_tree_network_us * US),
+        network_lane_mb_per_s=_proxy_mb_per_s(chunk, boxes, cost) if boxes > 1 else 0,
         reduce_mb_per_s=round(cost.nvls_gb_per_s * 1000) * heads,
     )
+
+
+def _proxy_mb_per_s(chunk_bytes: int, boxes: int, cost: Costs) -> int:
+    """Return how fast the proxy of the busiest GPU lets chunks pass along either way of either tree.
+
+    It receives and sends one over each edge of both trees: 4 of two boxes, 8 of four and more.
+    """
+    ends = [end for tree in double_tree(boxes) for edge in enumerate(tree) if edge[1] >= 0 for end in edge]
+    return round(chunk_bytes / (2 * max(Counter(ends).values()) * cost.proxy_us))
 
 
 def _path_ps(fabric: Fabric, members: Sequence[int]) -> int:

@@ -11,7 +11,8 @@ class Transport:
     `carries`: what a NIC carries of its rate, besides headers. `latency_us`: of a link from a NIC to its switch,
     beyond a fabric's own; two make a hop. `without`: algorithms and protocols that its plugin or its documented
     settings switch off. `tree_chunk_bytes`: of a channel, where those settings fix it. `message_us`: what each
-    message of a tree takes of its NIC, beyond its bytes.
+    message of a tree takes of its NIC, beyond its bytes. `nvls_tree_chunk_bytes`: of a channel at most, where its
+    plugin sets that.
     """
 
     carries: float = 0.93
@@ -19,6 +20,7 @@ class Transport:
     without: tuple[str, ...] = ()
     tree_chunk_bytes: int = 0
     message_us: float = 0.0
+    nvls_tree_chunk_bytes: int = 0
 
 
 NO_LL = "ll", "ll128"
@@ -27,7 +29,7 @@ TRANSPORTS = {
     "ib": Transport(),
     "roce": Transport(),
     "slingshot": Transport(),
-    "efa": Transport(latency_us=9.0),
+    "efa": Transport(latency_us=9.0, nvls_tree_chunk_bytes=512 * 1024),
     "efa of A100": Transport(latency_us=4.5, without=NO_LL, message_us=6.0),
     "tcpxo": Transport(0.94, 4.5, (*NO_LL, *NO_NVLS), 2**20),
     "tcpx": Transport(0.5, 180.0, (*NO_LL, *NO_NVLS, "tree")),
@@ -38,7 +40,8 @@ TRANSPORTS = {
 taken to carry as much), 9 us on P5x2, 4.5 us and the 6 us of a message on P4DEx2. 25 us of TCP is an estimate.
 Switched off: LL and LL128 by aws-ofi-nccl on p3dn, p4d and p4de (force_proto_simple, src/platform-aws.c); by
 Google's settings for TCPXO (NCCL_PROTO=Simple, NCCL_ALGO=Ring,Tree, NCCL_NVLS_ENABLE=0, chunks of an eighth of
-NCCL_BUFFSIZE=8388608) and TCPX (NCCL_PROTO=Simple, NCCL_ALGO=Ring), as users' job files have them."""
+NCCL_BUFFSIZE=8388608) and TCPX (NCCL_PROTO=Simple, NCCL_ALGO=Ring), as users' job files have them.
+aws-ofi-nccl sets NCCL_NVLSTREE_MAX_CHUNKSIZE to 512 KiB on AWS's boxes (1.11 to 1.15, as users' logs have it)."""
 ALONE = 0.75
 """With one GPU a box its NIC carries less both ways at once: NCCL counted on 0.7 (2.10, src/graph/tuning.cc)."""
 _NAMES = (

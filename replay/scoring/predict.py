@@ -41,7 +41,8 @@ def predict(case: Case) -> Prediction:
         fabric = preset(case.machine.preset, case.machine.gpus, **case.settings)
         members = list(range(case.ranks))
         how = tuning(fabric, _operation(case), members, case.algorithm or None, case.method.protocol or None,
-                     case.method.channels or None, case.without)  # fmt: skip
+                     case.method.channels or None, case.without,
+                     case.machine.network.nvls_tree_chunk_bytes)  # fmt: skip
         how = _over(case, how) if how.algorithm == "tree" and case.machine.boxes > 1 else how
         how = replace(how, chunk_bytes=max(how.chunk_bytes, -(-case.size_bytes // CHUNKS)))
         took_us = _grown(case, how) if _is_large(case, how) else _replayed(case, how)

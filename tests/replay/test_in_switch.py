@@ -122,6 +122,27 @@ def test_nvls_tree_crosses_each_box_as_its_trees_say(boxes):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize("boxes", [4, 8])
+def test_nvls_trees_run_at_once_so_that_nics_bound_them(boxes):
+    """A box inside one tree is a leaf of the other: 3 halves of its NICs' share go out there, and 1 here."""
+    fabric, size = switched(2, boxes), 64 * MIB
+    how = Tuning("nvls_tree", chunk_bytes=64 * 1024)
+    took = run(program(fabric, range(2 * boxes), (Operation("all_reduce", size), how)), fabric).makespan_ps
+    nic = 2 * (size // 2) * 100  # picoseconds at 10 GB/s
+    assert nic < took < 1.1 * nic
+
+
+@pytest.mark.parametrize(("boxes", "passes"), [(2, 4), (4, 8), (32, 8)])
+def test_a_proxy_passes_a_chunk_for_each_edge_of_both_trees(boxes, passes):
+    fabric, operation = preset("hgx-h100", 8 * boxes), Operation("all_reduce", 4 << 30)
+    chunk = 65536 if boxes >= 4 else 131072
+    found = tuning(fabric, operation, range(8 * boxes), "nvls_tree")
+    assert found.network_lane_mb_per_s == round(chunk / (passes * 0.95))
+    large = tuning(fabric, operation, range(8 * boxes), "nvls_tree", nvls_tree_chunk_bytes=524288)
+    assert large.network_lane_mb_per_s == round(524288 / (passes * 0.95))
+    assert large.chunk_bytes == found.chunk_bytes * 524288 // chunk
+
+
 @pytest.mark.parametrize("leaf_ports", [64, 16])
 def test_sharp_crosses_the_network_once_up_and_once_down(leaf_ports):
     fabric, size, n = preset("hgx-h100", 32, sharp=True, leaf_ports=leaf_ports), 64_000, 32
