@@ -80,14 +80,14 @@ def read_works(trace: Trace, plan: Plan, edits: Edits = NONE, targets: frozenset
 
     At the captured GPU count only writes to `targets` are read of ranks that are none, where there are any.
     """
-    factors: dict[tuple[str, str, bool], Fraction] = {}
+    laws: dict[tuple[str, str, bool], Fraction] = {}
 
     def factor(item: Item) -> Fraction:
         key = (item.kind, item.name, bool(item.parts))
-        if key not in factors:
-            edited = edits.kernel_factor(item.name) if item.kind in ("kernel", "copy", "phase") else 1
-            factors[key] = compute_law(item, plan) * edited
-        return factors[key]
+        if key not in laws:
+            laws[key] = compute_law(item, plan)
+        edited = edits.kernels and item.kind in ("kernel", "copy", "phase")
+        return laws[key] * edits.kernel_factor(item.name) if edited else laws[key]
 
     ranks = sorted(set(plan.job))
     plain = len(ranks) == len(plan.job) == plan.gpus
