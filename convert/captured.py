@@ -84,8 +84,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _reader(folder: Path, manifest: dict[str, Any]) -> Reader:
-    readers: dict[Any, Reader] = {"kernel": captured_kernel.convert, "torch": captured_torch.convert}
-    if reader := readers.get(manifest.get("kind")):
+    readers: dict[str, Reader] = {"kernel": captured_kernel.convert, "torch": captured_torch.convert}
+    kind, known = str(manifest.get("kind"))[:60], " and ".join(readers)
+    if reader := readers.get(kind):
         return reader
-    known = " and ".join(readers)
-    raise InputError(f"{folder / MANIFEST} holds kind {manifest.get('kind')!r}; this eidola reads {known}")
+    raise InputError(f"{folder / MANIFEST} holds kind {kind!r}; this eidola reads {known}")

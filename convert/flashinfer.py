@@ -14,6 +14,7 @@ Which it is shows in the places: an entry's own place must be the block and grou
 are one a line in a text file beside the buffer, NAME.events; without it they are numbers.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +35,11 @@ _WRAP = 1 << 32
 _MOST_TRACKS = 1 << 20
 _NPY = b"\x93NUMPY"
 _ARRAY = re.compile(
-    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '<[iu][48]', 'fortran_order': False, "
-    rb"'shape': \([\d, ]{1,64}\), \} *\n",
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '<[iu]([48])', 'fortran_order': False, "
+    rb"'shape': \(([\d, ]{1,64})\), \} *\n",
     re.DOTALL,
 )
-"""The head of a NumPy file of integers (numpy.lib.format); how many there are is counted, not believed."""
+"""The head of a NumPy file of integers (numpy.lib.format), with their number of bytes and the array's shape."""
 _BEGIN, _END, _INSTANT = 0, 1, 2
 Words = npt.NDArray[np.uint32]
 
@@ -93,7 +94,8 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
     rank = rank_in_name(path)
     if rank is None and not alone:
         raise InputError(f"{path} does not tell its rank; name the file so that it holds rank<N>")
-    words = _words(read_bytes(path))
+    content = read_bytes(path)
+    words = _words(content)
     if words is None or not 0 < _tracks(words) <= _MOST_TRACKS:
         raise InputError(
             f"{path} is no buffer of 8-byte entries that begins with blocks and groups; save the whole profiler "
@@ -123,6 +125,7 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
             window_ns=spans.window(),
             dropped=dict(spans.dropped),
             notes=[
+                *_cut(path, content),
                 *([] if rank is not None else [f"{path.name} does not tell its rank; 0 was taken"]),
                 f"rank {rank or 0}: tags are {layout.name}; the timer wraps after 4.29 s, so that a longer pause "
                 "in a block is shorter here; ranks' times have nothing in common; writes and peers are not told",
@@ -145,6 +148,16 @@ def _words(content: bytes) -> Words | None:
     if len(content) < 16 or len(content) % 8:
         return None
     return np.frombuffer(content, "<u4").reshape(-1, 2)
+
+
+def _cut(path: Path, content: bytes) -> list[str]:
+    """Say so where a NumPy file holds other than its head promises; a plain dump promises nothing."""
+    array = _ARRAY.match(content)
+    if array is None:
+        return []
+    promised = int(array[1]) * math.prod(int(n) for n in array[2].split(b",") if n.strip())
+    held = len(content) - array.end()
+    return [f"{path.name} holds {held} of the {promised} bytes that it promises"] if held != promised else []
 
 
 def _tracks(words: Words) -> int:

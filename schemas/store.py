@@ -73,7 +73,7 @@ def _typed(table: Table, column: Column, values: Any, encoded: bool) -> pa.Array
         array = values if values.type == _ENCODED and encoded else values.cast(column.type)
         array = array.dictionary_encode() if encoded else array
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        raise SchemaError(f"table {table.name}, column {column.name!r}: {error}") from error
+        raise SchemaError(f"table {table.name}, column {column.name!r}: {str(error)[:200]}") from error
     if column.required and array.null_count:
         row = pc.index(array.is_null(), True).as_py()
         raise SchemaError(

@@ -167,6 +167,8 @@ def test_damage_is_refused_by_name_and_leaves_nothing(copy, tmp_path):
         (lambda m: m.pop("phases"), "phases"),
         (lambda m: m.update(format=2), "upgrade"),
         (lambda m: m.update(kind="dream"), "kind 'dream'"),
+        (lambda m: m.update(kind=["kernel"]), "holds kind"),
+        (lambda m: m.update(kind="x" * 9000), "holds kind 'x{60}';"),
         (lambda m: m.pop("format"), "no format number"),
     ],
 )

@@ -126,6 +126,14 @@ def test_tags_are_cut_as_their_places_tell_and_the_timer_goes_on_where_it_wraps(
     assert {r["workgroup"] for r in rows} == {0, 1, 2}
 
 
+def test_an_array_that_is_shorter_than_its_head_says_is_told(tmp_path):
+    file = tmp_path / "rank0.npy"
+    np.save(file, buffer(mirage, rounds=2).view(np.uint64).ravel())
+    file.write_bytes(file.read_bytes()[: -8 * 6 * 5])  # the unused end, and the second round
+    report = convert(find_format("flashinfer"), [file], tmp_path / "t")
+    assert any("of the 344 bytes that it promises" in note for note in report.notes)
+
+
 def test_blocks_that_begin_on_both_sides_of_a_wrap_stay_together(tmp_path):
     (tmp_path / "rank0.bin").write_bytes(buffer(flash, first=2**32 - 250, rounds=1).tobytes())
     convert(find_format("flashinfer"), [tmp_path / "rank0.bin"], tmp_path / "t")
