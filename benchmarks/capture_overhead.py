@@ -4,8 +4,9 @@ DistributedDataParallel on Gloo, 2 ranks, a step of about 10 ms of processor tim
 
 `light`: blocks of steps with the hooks on and off, in turn (on off, off on); a pair is two blocks that follow each
 other, as the mean of both ranks. Off means that nothing is recorded and no step hook is there; the kernels of the
-operators stay, and hand on at once. Processor time is that of the whole process. The interval is that of the
-median of the pairs, from their order alone (95 %, binomial): it supposes no distribution.
+operators stay, and hand on at once. The first steps after a switch are not counted: a job switches once. Processor
+time is that of the whole process. The interval is that of the median of the pairs, from their order alone (95 %,
+binomial): it supposes no distribution.
 
 `spaced`: a run of minutes with windows of CPU operators, whose start, slowdown, stop and save the capture times;
 the dearest rank counts.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from figure import Figure
 
-BLOCK, PAIRS, LAYERS, WIDTH, BATCH = 5, 400, 6, 512, 64
+SETTLE, BLOCK, PAIRS, LAYERS, WIDTH, BATCH = 3, 10, 400, 6, 512, 64
 LIGHT_S, SPACED_S = 110, 150
 """Longest that each part runs; without other work on the machine, the first ends before."""
 
@@ -146,13 +147,15 @@ def light_job(folder: Path) -> None:
         on = bool((block + block // 2) % 2)  # on off, off on: neither is always first
         switch(on)
         before = rank._recorder.eidola_recorder_count()
+        for _ in range(SETTLE):
+            job.step()
         dist.barrier()
         processor, wall = time.process_time(), time.perf_counter()
         for _ in range(BLOCK):
             job.step()
         spent = {"processor": time.process_time() - processor, "wall": time.perf_counter() - wall}
         if on:
-            records = (rank._recorder.eidola_recorder_count() - before) / BLOCK
+            records = (rank._recorder.eidola_recorder_count() - before) / (SETTLE + BLOCK)
         for what, seconds in spent.items() if block >= 0 else ():
             times[what]["on" if on else "off"].append(seconds / BLOCK)
     more = {"records": records, "record_us": record_us(switch), "attach_ms": rank.record["attach_ns"] / 1e6}
