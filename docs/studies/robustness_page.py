@@ -76,7 +76,8 @@ def _told(found: dict[str, Outcome]) -> str:
     text = (
         f"{total:,} mutations took {seconds:,.0f} s of processor time on {machine}, at the lowest priority while "
         f"other programs ran; of that the bombs, which take longest and the most memory, took {bombs:,.0f} s. Of "
-        f"the traces *as the file now says*, {fewer.total():,} have fewer rows or sizes than the undamaged one."
+        f"the traces *as the file now says*, {fewer.total():,} have fewer rows or sizes than the undamaged one. "
+        "What a run finds is mended on the way, and those cases are converted again; the others are not."
     )
     return textwrap.fill(text, 116, break_on_hyphens=False)
 

@@ -12,7 +12,10 @@ import pytest
 
 from eidola.capture import nccl
 from eidola.capture.host.build import compiler
-from eidola.schemas import MissingError
+from eidola.convert import convert
+from eidola.convert.formats import Format
+from eidola.schemas import MissingError, check
+from eidola.schemas.errors import EidolaError
 
 NCCL = Path(__file__).parents[1] / "capture" / "nccl_driver.c"
 TRACES = Path(__file__).resolve().parents[2] / "../shared/traces"
@@ -165,5 +168,19 @@ def mutate(data: bytes, seed: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def mutated() -> Callable[[bytes, int], bytes]:
-    return mutate
+def convert_damaged() -> Callable[[Format, Path, int, Path], None]:
+    """Damage a file by `seed`; converted, it gives a trace that keeps the schema or an error that names it."""
+
+    def damaged(kind: Format, path: Path, seed: int, out: Path) -> None:
+        path.write_bytes(mutate(path.read_bytes(), seed))
+        try:
+            convert(kind, [path], out)
+        except EidolaError as error:
+            refused = str(error)
+        else:
+            assert not [p for p in check(out) if p.severity == "error"]
+            return
+        assert path.name in refused
+        assert not out.exists()
+
+    return damaged

@@ -191,6 +191,12 @@ def test_columns_that_do_not_fit_are_refused_by_name(change, message):
         conform("spans", columns)
 
 
+def test_a_value_that_does_not_fit_is_quoted_within_bounds():
+    with pytest.raises(SchemaError, match="'workgroup'") as refused:
+        conform("spans", {"rank": [0] * 3, **SPANS, "workgroup": ["x" * 10_000] * 3})
+    assert len(str(refused.value)) < 300
+
+
 def test_unknown_tables_and_columns_are_refused(trace):
     with pytest.raises(UsageError, match="no table 'kernels'; a trace has ranks"):
         trace.read("kernels")
