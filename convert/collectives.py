@@ -13,7 +13,7 @@ import numpy as np
 
 from .events import Events
 from .execution_trace import ExecutionTrace
-from .scanner import ANNOTATION, BACKENDS, KERNEL
+from .scanner import ANNOTATION, BACKENDS, KERNEL, RECORD
 from .work import Work
 
 COLLECTIVE_NAME = f"^({'|'.join(BACKENDS)})"
@@ -45,6 +45,8 @@ _OPERATIONS = {
     "barrier": "barrier",
     "allreducebarrier": "barrier",
 }
+_POINT_TO_POINT = ("send", "recv")
+_ROOTED = ("broadcast", "reduce", "gather", "scatter")
 _LAYOUT = re.compile(r"base|coalesced|intotensor|tensor|single|oop|sparse")
 # NCCL's names of the types that PyTorch writes, and the bytes of an element.
 _TYPES = {
@@ -124,15 +126,20 @@ class HostRecords:
         self.work = work
         self.args: dict[int, dict[str, Any]] = {}
         details = {(d.name, d.start_ns + events.base_ns, d.tid): d.args for d in events.details}
-        record = (work.kind == ANNOTATION) & work.matching(f"^record_param_comms$|{COLLECTIVE_NAME}")
+        record = (work.kind == ANNOTATION) & work.matching(f"^{RECORD}$|{COLLECTIVE_NAME}")
         self._open: dict[tuple[int, bool], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for span in np.flatnonzero(record).tolist():
             key = (work.name(span), int(work.start_ns[span]), int(work.tid[span]))
             self.args[span] = details.get(key, {})
-            starts, spans = self._open[int(work.tid[span]), key[0] == "record_param_comms"]
+            starts, spans = self._open[int(work.tid[span]), key[0] == RECORD]
             starts.append(key[1])
             spans.append(span)
         self.kernels = {(d.start_ns + events.base_ns, d.name): d.args for d in events.details}
+        self._by_id = {
+            args["External id"]: span
+            for span, args in self.args.items()
+            if work.name(span) == RECORD and isinstance(args.get("External id"), int)
+        }
 
     @property
     def records(self) -> list[int]:
@@ -150,6 +157,11 @@ class HostRecords:
             if self.work.end_ns[spans[index]] >= time_ns:
                 return spans[index]
         return -1
+
+    def linked(self, args: dict[str, Any]) -> int:
+        """Return the `record_param_comms` that a kernel's arguments name by its External id, or -1."""
+        number = args.get("External id")
+        return self._by_id.get(number, -1) if isinstance(number, int) else -1
 
     def annotation_in(self, record: int) -> int:
         """Return the first annotation that begins within `record` on its thread, or -1."""
@@ -189,6 +201,7 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
         annotation = records.around(tid, time_ns, plain=False)
     name = work.name(span)
     kernel_args = records.kernels.get((int(work.start_ns[span]), name), {})
+    record = records.linked(kernel_args) if record < 0 else record
     part = _described(work, span, record, [
         ("kernel", kernel_args),
         ("host record", records.args.get(record, {})),
@@ -260,7 +273,8 @@ def _described(work: Work, span: int, record: int, sources: Sequence[tuple[str, 
     )  # fmt: skip
     part.stream = int(work.stream[span])
     sequence = args.get("Seq")
-    part.sequence = sequence if isinstance(sequence, int) else None
+    # Of sends and receives it is no number that both sides share: each counts all of its own, or collectives.
+    part.sequence = sequence if isinstance(sequence, int) and operation not in _POINT_TO_POINT else None
     _measure(part, args)
     return part
 
@@ -279,9 +293,27 @@ def _measure(part: Part, args: dict[str, Any]) -> None:
         row = _row_elements(split_in, count_in) or _row_elements(split_out, count_out) or 1
         part.in_split_bytes = [rows * row * element_bytes for rows in split_in] or None
         part.out_split_bytes = [rows * row * element_bytes for rows in split_out] or None
-    if part.operation in ("send", "recv"):
-        peer = args.get("peer", args.get("Dst Rank" if part.operation == "send" else "Src Rank"))
-        part.peer = peer if isinstance(peer, int) else None
+    if part.operation in (*_POINT_TO_POINT, *_ROOTED):
+        part.peer = _other_side(part, args)
+
+
+def _other_side(part: Part, args: dict[str, Any]) -> int | None:
+    """Return the root or the other side, as a group rank.
+
+    PyTorch's `Rank` is that for these operations, its `Src Rank` and `Dst Rank` count in the job
+    (RECORD_PARAM_COMMS_DATA in ProcessGroupNCCL.cpp, saveNcclMeta in profiler/util.cpp).
+    """
+    peer = args.get("peer", args.get("Rank"))
+    if isinstance(peer, int):
+        return peer if peer >= 0 else None
+    rank, group = args.get("Dst Rank" if part.operation == "send" else "Src Rank"), part.group
+    if not isinstance(rank, int):
+        return None
+    if group.ranks:
+        return group.ranks.index(rank) if rank in group.ranks else None
+    if group.start is None or not group.stride or (rank - group.start) % group.stride:
+        return None
+    return (rank - group.start) // group.stride
 
 
 def _row_elements(split: list[int], elements: Any) -> int | None:

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from .json_stream import EventFile, decode_json, open_bytes, recover
 from .narrow import Table
-from .objects import columns_of
-from .scanner import ANNOTATION, CALL, INTEGERS, NULL, OPERATOR, Scanned, scan
+from .objects import columns_of, integer
+from .scanner import ANNOTATION, CALL, INTEGERS, KERNEL, NULL, OPERATOR, Scanned, scan
 
 THREADS = 2
+_LIBRARIES = re.compile("(?i)nccl|rccl")
 _CALLS = re.compile("launch|memcpy|memset|eventrecord|streamwaitevent|synchronize")
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few distinct ones, of up to thousands of bytes
@@ -36,7 +37,7 @@ Rows = npt.NDArray[np.int64] | slice
 
 @dataclass
 class Detail:
-    """A host record or kernel that describes a collective: all its arguments, as JSON gave them."""
+    """A host record or kernel that describes a collective or names its record: arguments as JSON gave them."""
 
     name: str
     start_ns: int
@@ -81,8 +82,7 @@ def read_events(path: Path) -> Events:
         rows.add(piece.table)
         details += piece.details
         dropped += piece.dropped
-    base = file.metadata.get("baseTimeNanoseconds")
-    base_ns = base if isinstance(base, int) else 0
+    base_ns = integer(file.metadata.get("baseTimeNanoseconds")) or 0
     return Events(path, rows, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)
 
 
@@ -173,7 +173,22 @@ def _piece(found: Scanned, event: Callable[[int], dict[str, Any]], everything: b
                 args if isinstance(args, dict) else {},
             )
         )
-    return _Piece(table, details, dropped)
+    return _Piece(table, details + _linked(found, rows), dropped)
+
+
+def _linked(found: Scanned, rows: npt.NDArray[np.int64]) -> list[Detail]:
+    """Return what kernels of NCCL or RCCL that do not describe themselves say of the operator that made them."""
+    columns = {
+        name: found.columns[name][rows] for name in ("kind", "described", "external", "name", "start_ns")
+    }
+    ours = np.array([*map(_is_library, found.texts), False])[np.maximum(columns["name"], -1)]
+    linked = ours & (columns["kind"] == KERNEL) & (columns["described"] == 0) & (columns["external"] > 0)
+    return [
+        Detail(found.texts[name], start_ns, None, {"External id": external})
+        for name, start_ns, external in zip(
+            *(columns[key][linked].tolist() for key in ("name", "start_ns", "external")), strict=True
+        )
+    ]
 
 
 def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
@@ -193,6 +208,12 @@ def _kept(found: Scanned) -> tuple[npt.NDArray[np.int64], Counter[str]]:
         dropped[reason] += int((good & bad).sum())
         good &= ~bad
     return rows[good], +dropped
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_library(name: str) -> bool:
+    """Whether a name may be that of a kernel of NCCL or RCCL."""
+    return _LIBRARIES.search(name) is not None
 
 
 @lru_cache(maxsize=1 << 16)

@@ -146,12 +146,16 @@ def _from_attrs(attrs: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
     sequence = next(
         (v[0] for v in inputs if isinstance(v, list) and len(v) == 2 and isinstance(v[1], bool)), None
     )
-    return args if sequence is None else args | {"Seq": sequence}
+    # The rank, which is a root or the other side where there is one, stands before the operation's name.
+    name = args["Collective name"]
+    rank = inputs[inputs.index(name) - 1] if name in inputs[1:] else None
+    return args | {key: value for key, value in (("Seq", sequence), ("Rank", rank)) if value is not None}
 
 
 def _from_inputs(inputs: list[Any], types: list[Any]) -> dict[str, Any]:
     name, in_split, out_split = inputs[-3:]
     args: dict[str, Any] = {"Collective name": name, "In split size": in_split, "Out split size": out_split}
+    args["Rank"] = inputs[-4]
     if len(inputs) == 7:
         first = inputs[0] if isinstance(inputs[0], list) else []
         args |= _tensor_args(first if first and isinstance(first[0], list) else [first], types)

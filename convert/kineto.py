@@ -20,6 +20,7 @@ from .hardware import rank_columns
 from .rank import RankRecord
 from .reading import Progress
 from .report import ConversionReport
+from .scanner import CATEGORIES
 from .sources import Source, find_sources, rank_in_name
 from .work import build_work, span_columns
 
@@ -45,6 +46,8 @@ def kineto(
 def recognise(head: Head) -> bool:
     """Whether a file starts like the profiler's: an object with schemaVersion and traceEvents, or their array."""
     start = head.start.lstrip()
+    if start[:1] == b"[":
+        return b'"ph"' in start and any(f'"{category}"'.encode() in start for category in CATEGORIES)
     return start[:1] == b"{" and any(
         mark in start
         for mark in (b'"traceEvents"', b'"deviceProperties"', b'"distributedInfo"', b'"traceName"')

@@ -147,6 +147,8 @@ def _number(name: str, by_rank: Mapping[int, list[Part]], all_groups: Sequence[R
     """Give each part its sequence; return how."""
     if _numbered(by_rank):
         _check_numbers(name, by_rank)
+        if any(p.sequence is None for own in by_rank.values() for p in own):
+            _number_point_to_point(by_rank)
         return "number"
     rows = {r: [p for p in own if p.operation not in _POINT_TO_POINT] for r, own in by_rank.items()}
     same_order = len({tuple(kind(p) for p in row) for row in rows.values()}) == 1
@@ -193,11 +195,14 @@ def _alike(part: Part) -> tuple[object, ...]:
 
 
 def _numbered(by_rank: Mapping[int, list[Part]]) -> bool:
+    """Whether the source numbers every operation, but perhaps sends and receives, once on each rank."""
     for own in by_rank.values():
-        keys = Counter((p.sequence, p.operation, p.peer) for p in own)
-        if any(p.sequence is None for p in own) or max(keys.values()) > 1:
+        keys = Counter((p.sequence, p.operation, p.peer) for p in own if p.sequence is not None)
+        if any(p.sequence is None and p.operation not in _POINT_TO_POINT for p in own):
             return False
-    return True
+        if max(keys.values(), default=0) > 1:
+            return False
+    return any(p.sequence is not None for own in by_rank.values() for p in own)
 
 
 def _check_numbers(name: str, by_rank: Mapping[int, list[Part]]) -> None:

@@ -29,7 +29,7 @@ def _row(event: dict[str, Any], texts: dict[str, int]) -> dict[str, int | None]:
     kind = CATEGORIES.get(category or "", -1)
     tid = event.get("tid")
     grid = args.get("grid")
-    numbers = [_integer(n) for n in grid] if isinstance(grid, list) else []
+    numbers = [integer(n) for n in grid] if isinstance(grid, list) else []
     phase = str(event.get("ph", ""))
     return {
         "phase": ord(phase) if len(phase) == 1 else 0,
@@ -38,10 +38,10 @@ def _row(event: dict[str, Any], texts: dict[str, int]) -> dict[str, int | None]:
         "name": _intern(name, texts),
         "start_ns": _nanoseconds(event.get("ts")),
         "duration_ns": _nanoseconds(event.get("dur")),
-        "pid": _integer(event.get("pid")),
-        "tid": None if isinstance(tid, str) else _integer(tid),
+        "pid": integer(event.get("pid")),
+        "tid": None if isinstance(tid, str) else integer(tid),
         "tid_number": first_number(tid) if isinstance(tid, str) else None,
-        **{column: _integer(args.get(key)) for column, key in INTEGERS.items()},
+        **{column: integer(args.get(key)) for column, key in INTEGERS.items()},
         "grid_x": numbers[0] if numbers and None not in numbers else None,
         "described": int("Collective name" in args or recorded),
     }
@@ -54,7 +54,8 @@ def _intern(text: str | None, texts: dict[str, int]) -> int | None:
     return texts.setdefault(text, len(texts))
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
+    """Return an integer of 64 bits, given as a number or its digits; None for anything else."""
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

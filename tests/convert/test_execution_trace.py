@@ -157,3 +157,15 @@ def test_an_execution_trace_that_breaks_off_is_told(tmp_path, write, make):
     assert any(note.startswith("et0.json breaks off") for note in report.notes)
     whole_report = kineto([trace], tmp_path / "whole.eidola", [write("et0.json", whole)])
     assert not any("breaks off" in note for note in whole_report.notes)
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+def test_a_root_is_the_rank_before_the_operations_name(write, layout):
+    node = new_node(10, 5, "broadcast", 64)
+    node["inputs"]["values"][3:] = [1, "broadcast", [], []]
+    if layout == "old":
+        tensors = [[9, 8, 0, 64, 2, "cuda:0"]]
+        node = {"id": 10, "name": "record_param_comms", "rf_id": 5, "inputs": [tensors, 3, 140_000, 1, "broadcast",
+                [], []], "input_types": ["GenericList[Tensor(c10::BFloat16)]"]}  # fmt: skip
+    trace = read_execution_trace(write("et.json", new_trace([node])))
+    assert [(n.args["Collective name"], n.args["Rank"]) for n in trace.nodes] == [("broadcast", 1)]

@@ -1,0 +1,99 @@
+"""What PyTorch's host records of collectives say, and how kernels that say less find theirs."""
+
+import json
+
+import pytest
+
+from eidola.convert import auto, kineto
+from eidola.schemas import Trace, check
+
+GENERIC = "ncclDevKernel_Generic(ncclDevKernelArgsStorage<4096ul>)"
+SEND_RECV = "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"
+
+
+def record(operation, number, ts, dur=50, **more):
+    """A record of group 1, ranks 4 and 5, as newer profilers write it; `number` is its External id."""
+    args = {
+        "Collective name": operation, "dtype": "Float", "In msg nelems": 100, "Out msg nelems": 100,
+        "Group size": 2, "Process Group Name": "1", "Process Group Ranks": "[4, 5]",
+        "In split size": "[]", "Out split size": "[]",
+        "External id": number, **more,
+    }  # fmt: skip
+    return {"ph": "X", "cat": "cpu_op", "name": "record_param_comms", "pid": 1, "tid": 100, "ts": ts, "dur": dur,
+            "args": args}  # fmt: skip
+
+
+def converted(tmp_path, write, make, events_of):
+    """Convert ranks 4 and 5 of 8; return their collectives by rank, and the report."""
+    for rank in (4, 5):
+        write(f"rank{rank}.json", make.document(events_of(rank - 4), rank=rank, world=8))
+    report = kineto([tmp_path / f"rank{rank}.json" for rank in (4, 5)], tmp_path / "out.eidola")
+    trace = Trace(report.path)
+    assert [p for p in check(report.path) if p.severity == "error"] == []
+    return [trace.read("collectives", ranks=[rank]).to_pylist() for rank in (4, 5)], report
+
+
+@pytest.mark.parametrize("told", ["Rank", "Src and Dst Rank"])
+def test_the_other_side_of_a_send_is_a_group_rank_whichever_way_it_is_told(tmp_path, write, make, told):
+    """Rank counts in the group, Src Rank and Dst Rank in the job; Seq of sends is no number that both share."""
+
+    def events(me):
+        name, key = (("send", "Dst Rank"), ("recv", "Src Rank"))[me]
+        other = {"Rank": 1 - me} if told == "Rank" else {key: 5 - me}
+        return [
+            record("allreduce", 6, 10, 20, Seq=1), make.launch(3, 15),
+            make.kernel(3, 50, 20, 20, "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)"),
+            record(name, 7, 100, Seq=1 + me, **other), make.launch(1, 110), make.kernel(1, 200, 50, 20, SEND_RECV),
+        ]  # fmt: skip
+
+    ranks, _ = converted(tmp_path, write, make, events)
+    assert [[(c["operation"], c["sequence"], c["peer"]) for c in own] for own in ranks] == [
+        [("all_reduce", 1, None), ("send", 0, 1)], [("all_reduce", 1, None), ("recv", 0, 0)],
+    ]  # fmt: skip
+
+
+def test_the_root_of_a_broadcast_is_told(tmp_path, write, make):
+    ranks, _ = converted(
+        tmp_path, write, make,
+        lambda me: [record("broadcast", 7, 100, Rank=1), make.launch(1, 110), make.kernel(1, 200, 50, 20, GENERIC)],
+    )  # fmt: skip
+    assert [[(c["operation"], c["peer"]) for c in own] for own in ranks] == [[("broadcast", 1)]] * 2
+
+
+def test_a_kernel_whose_launch_was_not_recorded_has_the_record_of_its_external_id(tmp_path, write, make):
+    def events(me):
+        return [
+            record("allreduce", 7, 100, Seq=1), record("broadcast", 9, 300, Seq=2),
+            make.kernel(1, 200, 50, 20, GENERIC, **{"External id": 7}),
+            make.kernel(2, 400, 50, 20, GENERIC, **{"External id": 9}),
+            make.kernel(3, 500, 50, 20, GENERIC, **{"External id": 8}),
+        ]  # fmt: skip
+
+    ranks, report = converted(tmp_path, write, make, events)
+    assert [(c["operation"], c["size_bytes"], c["communicator"], c["launch_ns"]) for c in ranks[0]] == [
+        ("all_reduce", 400, "1", None), ("broadcast", 400, "1", None), ("unknown", None, "1", None),
+    ]  # fmt: skip
+    assert report.matched == 3
+
+
+@pytest.mark.parametrize("number", ["7", [7], None, {}, 2**70, -7])
+def test_an_external_id_of_another_type_names_no_record(tmp_path, write, make, number):
+    ids = {"External id": number}
+    ranks, _ = converted(
+        tmp_path, write, make,
+        lambda me: [{**record("allreduce", 8, 100), "args": {**record("allreduce", 8, 100)["args"], **ids}},
+                    make.kernel(1, 200, 50, 20, "ncclDevKernel_Generic", **ids)],
+    )  # fmt: skip
+    assert [c["operation"] for c in ranks[0]] == ["unknown"]
+
+
+@pytest.mark.parametrize("base", ['"1700000000000000000"', "1.7e18", "1700000000000000000.0"])
+def test_a_base_time_that_other_tools_wrote_again_still_counts(tmp_path, write, make, base):
+    text = json.dumps(make.document(make.rank_events())).replace("1700000000000000000", base)
+    report = kineto([write("rank0.json", text)], tmp_path / "out.eidola")
+    assert Trace(report.path).read("spans")["start_ns"].to_pylist()[0] == 1_700_000_000_001_000_000
+
+
+def test_the_bare_array_of_events_is_recognised(tmp_path, write, make):
+    path = write("rank0.json.gz", json.dumps(make.document(make.rank_events())["traceEvents"]))
+    assert auto([path], tmp_path / "out.eidola").collectives == {"all_reduce": 5}
