@@ -2,9 +2,9 @@
 
 import json
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -158,6 +158,28 @@ class HostRecords:
                 return spans[index]
         return -1
 
+    def last(self, tid: int, time_ns: int) -> int:
+        """Return the record or annotation that began last on thread `tid` by `time_ns`, or -1."""
+        both = (self._open[tid, plain] for plain in (False, True))
+        last = ((bisect_right(starts, time_ns) - 1, starts, spans) for starts, spans in both)
+        return max(((starts[i], spans[i]) for i, starts, spans in last if i >= 0), default=(0, -1))[1]
+
+    def before(self, annotation: int) -> Iterator[int]:
+        """Yield the `record_param_comms` of a thread that begin before `annotation`, back to the one before it."""
+        tid, until = int(self.work.tid[annotation]), int(self.work.start_ns[annotation])
+        starts, spans = self._open[tid, True]
+        others, annotations = self._open[tid, False]
+        alike = (
+            n
+            for n in range(bisect_left(others, until) - 1, -1, -1)
+            if self.work.name(annotations[n]) == self.work.name(annotation)
+        )
+        since = next((others[n] for n in alike), None)
+        for index in range(bisect_left(starts, until) - 1, -1, -1):
+            if since is not None and starts[index] < since:
+                return
+            yield spans[index]
+
     def linked(self, args: dict[str, Any]) -> int:
         """Return the `record_param_comms` that a kernel's arguments name by its External id, or -1."""
         number = args.get("External id")
@@ -202,7 +224,7 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
     name = work.name(span)
     kernel_args = records.kernels.get((int(work.start_ns[span]), name), {})
     record = records.linked(kernel_args) if record < 0 else record
-    part = _described(work, span, record, [
+    part = described(work, span, record, [
         ("kernel", kernel_args),
         ("host record", records.args.get(record, {})),
         ("execution trace", joined.get(record, {})),
@@ -221,7 +243,7 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
 def _host_part(work: Work, records: HostRecords, traced: dict[str, Any], span: int) -> Part:
     """Describe a collective that the host itself runs (Gloo): its annotation is its span."""
     record = records.around(int(work.tid[span]), int(work.start_ns[span]), plain=True)
-    part = _described(work, span, record, [
+    part = described(work, span, record, [
         ("host record", records.args.get(record, {})),
         ("execution trace", traced),
         ("annotation", _annotation_args(work, records, span)),
@@ -256,7 +278,7 @@ def _kernel_name_args(name: str) -> dict[str, Any]:
     return {"Collective name": match["operation"]} if match and known else {}
 
 
-def _described(work: Work, span: int, record: int, sources: Sequence[tuple[str, dict[str, Any]]]) -> Part:
+def described(work: Work, span: int, record: int, sources: Sequence[tuple[str, dict[str, Any]]]) -> Part:
     """Build a part from the first source that names a known operation, completed from the later ones."""
     args: dict[str, Any] = {}
     best, operation = "nothing", "unknown"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import InputError
+from .coalesced import spread
 from .collectives import Group, HostRecords, Part, find_parts
 from .conversion import convert
 from .dependencies import find_edges
@@ -91,7 +92,7 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     if trace and trace.truncated:
         notes.append(f"{trace.path.name} breaks off; what it would tell of later collectives is missing")
     host_records = HostRecords(work, events)
-    parts = find_parts(work, host_records, trace)
+    parts = spread(find_parts(work, host_records, trace), work, host_records)
     edges = find_edges(work, host_records, parts)
     rank, world_size = _identity(events, alone, notes)
     _complete_groups(parts, events, trace)

@@ -97,3 +97,62 @@ def test_a_base_time_that_other_tools_wrote_again_still_counts(tmp_path, write, 
 def test_the_bare_array_of_events_is_recognised(tmp_path, write, make):
     path = write("rank0.json.gz", json.dumps(make.document(make.rank_events())["traceEvents"]))
     assert auto([path], tmp_path / "out.eidola").collectives == {"all_reduce": 5}
+
+
+def group(ts, *calls, number=10, lasts=50, **more):
+    """Records of calls in a coalescing manager, and the annotation within which their kernels are launched."""
+    records = [
+        record(name, number + i, ts + 20 * i, 10, **{**more, **own}) for i, (name, own) in enumerate(calls)
+    ]
+    end = {"ph": "X", "cat": "user_annotation", "name": "nccl:coalesced", "pid": 1, "tid": 100, "ts": ts + 100,
+           "dur": lasts, "args": {}}  # fmt: skip
+    return [*records, end]
+
+
+@pytest.mark.parametrize("lasts", [50, 0, 5000])
+def test_a_batch_of_sends_and_receives_is_a_part_a_call(tmp_path, write, make, lasts):
+    def events(me):
+        batches = []
+        for i in range(2):
+            at = 1000 * i
+            calls = ("send", {"Rank": 1 - me, "In msg nelems": 10 * (i + 1)}), ("recv", {"Rank": 1 - me})
+            batches += [
+                *group(at, *calls, Seq=1, lasts=lasts),
+                make.launch(1 + i, at + 110), make.kernel(1 + i, at + 200, 50, 20, SEND_RECV),
+            ]  # fmt: skip
+        return batches
+
+    ranks, report = converted(tmp_path, write, make, events)
+    told = [(c["operation"], c["sequence"], c["peer"], c["size_bytes"]) for c in ranks[0]]
+    assert told == [("send", 0, 1, 40), ("recv", 0, 1, 400), ("send", 1, 1, 80), ("recv", 1, 1, 400)]
+    assert {c["communicator"] for c in ranks[1]} == {"1"}
+    assert all(c["launch_ns"] is not None for own in ranks for c in own)
+    assert report.sources == {"host record": 8}
+
+
+def test_coalesced_collectives_go_to_the_kernel_of_their_kind(tmp_path, write, make):
+    gather = "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
+    scatter = "ncclDevKernel_ReduceScatter_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
+    calls = [("_allgather_base", {"In msg nelems": n}) for n in (1, 2)] + [("_reduce_scatter_base", {})]
+
+    def events(me):
+        before = [record("allreduce", 5, 0, 10), make.launch(9, 5), make.kernel(9, 20, 5, 20, GENERIC)]
+        return [*before, *group(50, *calls), make.launch(1, 160), make.kernel(1, 300, 50, 20, gather),
+                make.launch(2, 165), make.kernel(2, 400, 50, 20, scatter)]  # fmt: skip
+
+    ranks, _ = converted(tmp_path, write, make, events)
+    assert [(c["operation"], c["size_bytes"], c["span"] == ranks[0][1]["span"]) for c in ranks[0]] == [
+        ("all_reduce", 400, False), ("all_gather", 4, True), ("all_gather", 8, True),
+        ("reduce_scatter", 400, False),
+    ]  # fmt: skip
+
+
+def test_a_group_whose_kernels_cannot_be_told_apart_stays_as_it_is(tmp_path, write, make):
+    def events(me):
+        kernels = [
+            e for i in (1, 2) for e in (make.launch(i, 110), make.kernel(i, 100 * i + 50, 50, 20, SEND_RECV))
+        ]
+        return [*group(0, ("send", {"Rank": 1 - me}), ("recv", {"Rank": 1 - me})), *kernels]
+
+    ranks, _ = converted(tmp_path, write, make, events)
+    assert [(c["operation"], c["size_bytes"]) for c in ranks[0]] == [("unknown", None)] * 2
