@@ -2,9 +2,10 @@
 
 The language is what LogGOPSim's src/LogGOPSim/txt2bin.re (commit d5bb14a8) scans: `num_ranks N`, then `rank R
 {`, one of `LABEL: calc NS cpu C`, `LABEL: send BYTESb to R tag T cpu C`, `LABEL: recv BYTESb from R tag T cpu C`,
-`LABEL requires LABEL` (has ended) or `LABEL irequires LABEL` (has begun) a line, and `}`. A receive takes the
-message whose source and tag are its own (doc/README-mpi-matching), so every message of two ranks has a tag of
-its own.
+`LABEL requires LABEL` (has ended) a line, and `}`. A receive takes the message whose source and tag are its own
+(doc/README-mpi-matching), so every message of two ranks has a tag of its own. `irequires` (has begun) is not used:
+ATLAHS' LogGOPSim (spcl/atlahs, commit 350e929f, sim/LogGOPSim/Parser.hpp) forgets when that was. What begins with
+another operation requires what that one requires.
 
 Of a trace, collectives become the messages of `expansion`; one that not every rank of its group took part in keeps
 its captured time. Of a run, every message that replay simulated is one, with the algorithm that replay ran.
@@ -15,14 +16,12 @@ from pathlib import Path
 from typing import TextIO
 
 from ...schemas import Trace
-from .goal_run import write_run
+from .goal_run import CPUS, write_run
 from .job import Job, read_job
 from .registry import Export, Progress, Source
 from .report import ExportReport
 from .schedule import Operation, Schedule, read_schedule
 from .tags import Tags
-
-_CPUS = 256  # an operation's cpu is a byte
 
 
 def write(source: Source, path: Path, report: ExportReport, progress: Progress) -> None:
@@ -40,12 +39,19 @@ EXPORT = Export(write, runs=True)
 def _write_trace(trace: Trace, file: TextIO, report: ExportReport, progress: Progress) -> None:
     job = read_job(trace, progress)
     tags = Tags(job)
+    lanes = 0
     file.write(f"num_ranks {job.world_size}\n")
     for rank in range(job.world_size):
         progress("writing ranks", rank, job.world_size)
         file.write(f"\nrank {rank} {{\n")
-        _Rank(job, tags, read_schedule(job, rank), file, report).write()
+        schedule = read_schedule(job, rank)
+        lanes = max(lanes, len(schedule.lanes))
+        _Rank(job, tags, schedule, file, report).write()
         file.write("}\n")
+    if lanes > CPUS:
+        report.lost.append(
+            f"a rank has {lanes} lanes, and a schedule {CPUS} cpus: those that share one take turns in LogGOPSim"
+        )
     absent = job.world_size - len(job.ranks)
     if absent:
         report.lost.append(f"{absent} ranks that the trace does not hold compute nothing")
@@ -63,14 +69,15 @@ class _Rank:
 
     def __init__(self, job: Job, tags: Tags, schedule: Schedule, file: TextIO, report: ExportReport) -> None:
         self.job, self.tags, self.schedule, self.file, self.report = job, tags, schedule, file, report
-        self.incoming = len(schedule.lanes) % _CPUS
+        self.incoming = len(schedule.lanes) % CPUS
+        self.entries: dict[int, list[str]] = {}  # what an operation requires, by its number
 
     def write(self) -> None:
         """Write the operations in order, each behind what it requires."""
         if not self.schedule.operations:
             self.file.write("o0: calc 0\n")
         for operation in self.schedule.operations:
-            cpu = operation.lane % _CPUS if operation.lane >= 0 else self.incoming
+            cpu = operation.lane % CPUS if operation.lane >= 0 else self.incoming
             label = f"o{operation.number}"
             entry = self._enter(operation, label, cpu)
             if operation.kind in ("send", "recv"):
@@ -81,20 +88,19 @@ class _Rank:
             else:
                 self._line(f"{label}: calc {operation.own_ns} cpu {cpu}", "calcs")
             self._requires(label, entry)
-            if operation.begun and not operation.gap_ns:
-                self.file.write(f"{label} irequires o{operation.begun.number}\n")
 
     def _enter(self, operation: Operation, label: str, cpu: int) -> list[str]:
         """Write the gap before an operation, if any; return the labels that the operation requires."""
         before = [f"o{o.number}" for o in operation.after]
-        if not operation.gap_ns:
-            return before
-        gap = f"g{operation.number}"
-        self._line(f"{gap}: calc {operation.gap_ns} cpu {cpu}", "gaps")
-        self._requires(gap, before)
         if operation.begun:
-            self.file.write(f"{gap} irequires o{operation.begun.number}\n")
-        return [gap]
+            before = list(dict.fromkeys(before + self.entries[operation.begun.number]))
+        if operation.gap_ns:
+            gap = f"g{operation.number}"
+            self._line(f"{gap}: calc {operation.gap_ns} cpu {cpu}", "gaps")
+            self._requires(gap, before)
+            before = [gap]
+        self.entries[operation.number] = before
+        return before
 
     def _message(self, operation: Operation, label: str, cpu: int) -> None:
         if operation.write:
@@ -117,8 +123,6 @@ class _Rank:
         begin = f"b{operation.number}"
         self._line(f"{begin}: calc 0 cpu {cpu}", "calcs")
         self._requires(begin, entry)
-        if operation.begun and not operation.gap_ns:
-            self.file.write(f"{begin} irequires o{operation.begun.number}\n")
         names = [f"m{operation.number}_{i}" for i in range(len(messages))]
         for name, message in zip(names, messages, strict=True):
             peer = group.ranks[message.peer]

@@ -18,7 +18,8 @@ from .registry import Progress
 from .report import ExportReport
 
 _PS = 1000  # picoseconds a nanosecond
-_CPUS = 256
+CPUS = 255
+"""LogGOPSim counts cpus in a byte (src/LogGOPSim/Parser.hpp, `GetNumCPU`): with a cpu 255 there would be none."""
 REQUEST_BYTES = 32
 BLOCK_ROWS = 50_000
 _COLUMNS = {
@@ -46,6 +47,10 @@ def write_run(run: Results, file: TextIO, report: ExportReport, progress: Progre
     for first in range(0, world, step):
         progress("writing endpoints", first, world)
         _write_block(run, range(first, min(world, first + step)), homes, file, report)
+    if (most := max(map(len, homes.values()), default=0)) > CPUS - 1:
+        report.lost.append(
+            f"an endpoint has {most} agents, and a schedule {CPUS - 1} cpus: those that share one take turns"
+        )
     report.lost += [
         "names, flags and wait policies",
         "links and what order they kept: the simulator has a network of its own",
@@ -68,7 +73,7 @@ def _write_block(
     for rank in ranks:
         block = _Endpoint(rank, homes.get(rank, []), leaving[rank], arriving[rank])
         for place, agent in enumerate(homes.get(rank, ())):
-            block.add_agent(agent, place % (_CPUS - 1), posts[agent], waits[agent])
+            block.add_agent(agent, place % (CPUS - 1), posts[agent], waits[agent])
         file.write(f"\nrank {rank} {{\n")
         file.writelines(f"{line}\n" for line in block.lines or ["o0: calc 0"])
         file.writelines(f"{label} requires {other}\n" for label, other in block.requires)
@@ -105,7 +110,7 @@ class _Endpoint:
             number, source = row["message"], row["source_rank"]
             if source != rank:
                 self._put(
-                    f"r{number}: recv {max(1, row['size_bytes'])}b from {source} tag {2 * number}", _CPUS - 1
+                    f"r{number}: recv {max(1, row['size_bytes'])}b from {source} tag {2 * number}", CPUS - 1
                 )
             self.marks[number] = f"r{number}" if source != rank else f"s{number}"
         for row in leaving:
@@ -115,8 +120,8 @@ class _Endpoint:
     def _answer(self, row: dict[str, Any]) -> None:
         """Send what another endpoint's agent gets from this one, once it asks: the agent is where the data goes."""
         number, other = row["message"], row["destination_rank"]
-        self._put(f"q{number}: recv {REQUEST_BYTES}b from {other} tag {2 * number + 1}", _CPUS - 1)
-        self._put(f"s{number}: send {max(1, row['size_bytes'])}b to {other} tag {2 * number}", _CPUS - 1)
+        self._put(f"q{number}: recv {REQUEST_BYTES}b from {other} tag {2 * number + 1}", CPUS - 1)
+        self._put(f"s{number}: send {max(1, row['size_bytes'])}b to {other} tag {2 * number}", CPUS - 1)
         self.requires.append((f"s{number}", f"q{number}"))
 
     def _put(self, line: str, cpu: int) -> None:

@@ -13,10 +13,10 @@ class Tags:
     """Tags of all messages: operation by operation, then pair by pair; then writes, by their number.
 
     `whole` has the operations that all ranks of a whole group took part in, with sizes; `collectives` those among
-    them that can be expanded into messages. Raises InputError where there are more messages than tags.
+    them that can be expanded into messages. Raises InputError where there are more messages than `most` tags.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, most: int = _TAGS) -> None:
         self.whole: dict[tuple[str, int], Collective] = {}
         for key, parts in sorted(job.operations.items(), key=lambda item: item[0]):
             group = job.groups.get(key[0])
@@ -36,7 +36,7 @@ class Tags:
         self.writes = count + len(pairs)
         self._operations = len(job.operations) + len(job.pairs)
         last_write = max((int(rows[1].max()) + 1 for rows in job.incoming.values()), default=0)
-        if self.writes + last_write > _TAGS:
+        if self.writes + last_write > most:
             raise InputError(
                 f"{job.trace.path} has more messages than there are tags; export fewer ranks or steps"
             )

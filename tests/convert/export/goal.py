@@ -1,7 +1,7 @@
 """A reader and a runner of GOAL, written from the language's definition (LogGOPSim, src/LogGOPSim/txt2bin.re).
 
 `run` executes a schedule as LogGOPSim does, with a network that takes LATENCY_NS: an operation starts when what it
-requires has ended and what it irequires has begun; a receive takes the message of its source and tag.
+requires has ended; a receive takes the message of its source and tag.
 """
 
 import heapq
@@ -12,7 +12,7 @@ LATENCY_NS = 1000
 _LINE = re.compile(
     r"^(?P<label>[a-zA-Z][a-zA-Z0-9_]*)(?:"
     r": (?:calc (?P<ns>\d+)|(?P<verb>send|recv) (?P<size>\d+)b (?P<way>to|from) (?P<peer>\d+) tag (?P<tag>\d+))"
-    r"(?: cpu (?P<cpu>\d+))?| (?P<dep>i?requires) (?P<other>[a-zA-Z][a-zA-Z0-9_]*))$"
+    r"(?: cpu (?P<cpu>\d+))?| (?P<dep>requires) (?P<other>[a-zA-Z][a-zA-Z0-9_]*))$"
 )
 
 
@@ -24,6 +24,7 @@ def parse(path):
     for line in lines[1:]:
         if not line:
             continue
+        assert "irequires" not in line  # which LogGOPSim's times do not follow
         if opened := re.fullmatch(r"rank (\d+) \{", line):
             assert block is None
             assert int(opened[1]) == len(blocks)  # txt2bin lays the ranks out one after another
@@ -41,9 +42,9 @@ def parse(path):
                 assert found["other"] in block
             else:
                 assert label not in block
-                assert int(found["cpu"] or 0) < 256
+                assert int(found["cpu"] or 0) < 255  # LogGOPSim keeps their number in a byte (Parser.hpp)
                 assert found["verb"] is None or (found["verb"] == "send") == (found["way"] == "to")
-                block[label] = {**found.groupdict(), "requires": [], "irequires": []}
+                block[label] = {**found.groupdict(), "requires": []}
     assert block is None
     assert len(blocks) == int(match[1])
     return blocks
@@ -67,15 +68,13 @@ def matched(blocks):
 
 def run(blocks):
     """Return when each operation ended, {(rank, label): ns}; what is missing could not start."""
-    ends, begins, waiting, after, started = {}, {}, {}, defaultdict(list), defaultdict(list)
+    ends, begins, waiting, after = {}, {}, {}, defaultdict(list)
     arrived, posted, queue = {}, {}, []
     for rank, block in enumerate(blocks):
         for label, op in block.items():
-            waiting[rank, label] = len(op["requires"]) + len(op["irequires"])
+            waiting[rank, label] = len(op["requires"])
             for other in op["requires"]:
                 after[rank, other].append((rank, label))
-            for other in op["irequires"]:
-                started[rank, other].append((rank, label))
 
     def free(keys, time):
         for key in keys:
@@ -93,7 +92,6 @@ def run(blocks):
             free(after[key], time)
             continue
         begins[key] = time
-        free(started[key], time)
         rank, op = key[0], blocks[key[0]][key[1]]
         if op["ns"] is not None:
             heapq.heappush(queue, (time + int(op["ns"]), 1, key))

@@ -156,6 +156,18 @@ def test_what_is_computed_waits_for_what_it_needs_and_no_longer(tmp_path):
     assert int(sync["ns"]) == 5000  # what it took after the kernel's end
 
 
+def test_more_lanes_than_cpus_are_told(tmp_path):
+    with TraceWriter(tmp_path / "t.eidola") as writer:
+        writer.write("ranks", 0, {"backend": ["gpu"]})
+        writer.write("spans", 0, {
+            "span": range(256), "lane": [f"workgroup {i}" for i in range(256)], "kind": ["phase"] * 256,
+            "name": ["tile"] * 256, "start_ns": [0] * 256, "end_ns": [700] * 256,
+        })  # fmt: skip
+    (block,), report = exported(tmp_path / "t.eidola", tmp_path)
+    assert len(block) == 256
+    assert any("256 lanes, and a schedule 255 cpus" in line for line in report.lost)
+
+
 def test_an_operation_that_lacks_a_rank_keeps_its_time_and_is_told(tmp_path):
     with TraceWriter(tmp_path / "t.eidola") as writer:
         writer.write("ranks", 0, {"backend": ["gpu"]})
