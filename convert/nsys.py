@@ -22,6 +22,7 @@ from .formats import Format, Head
 from .nvtx import COMMUNICATOR, DEVICE, RANK, RANKS, annotations, name_of, nccl_calls, nccl_ranges, thread_of
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
+from .rocm import rank_in_environment
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL, SYNC
 
 _MARKS = ("CUPTI_ACTIVITY_KIND_KERNEL", "NVTX_EVENTS", "TARGET_INFO_SESSION_START_TIME", "META_DATA_EXPORT")
@@ -99,7 +100,8 @@ def _inside(folder: Path) -> list[Path]:
 
 def _places(database: Database) -> list[Place]:
     """Return the processes that ran kernels, and where; where none did, those that copied."""
-    host = _environment(database).get("Hostname")
+    system = _environment(database)
+    host = system.get("Hostname")
     physical = _physical(database)
     for tables in ((_KERNEL, _GRAPH), (_MEMCPY, _MEMSET)):
         found: set[tuple[int, int]] = set()
@@ -116,20 +118,28 @@ def _places(database: Database) -> list[Place]:
         raise InputError(
             f"{database.path} holds no CUDA kernel or copy; was `nsys profile` run with `--trace=cuda,nvtx`?"
         )
-    return [
+    places = [
         Place(
             database.path, "", process, device, pid := process >> 24 & 0xFFFFFF if process >= 0 else 0, host,
             physical.get((pid, device)),
         )
         for process, device in sorted(found, key=lambda pair: (pair[1], pair[0]))
     ]  # fmt: skip
+    return [_launched(system, places[0])] if len(places) == 1 else places
+
+
+def _launched(system: dict[str, str], place: Place) -> Place:
+    """Return the only place of a file with the rank that a launcher told nsys, where it started one a rank."""
+    pairs = (word.partition("=") for word in system.get("DeviceEnvironment", "").split(";"))
+    rank, size = rank_in_environment({name: value for name, _, value in pairs})
+    return place if size is None or size < _HOST_WORLD else replace(place, rank=rank, world_size=size)
 
 
 def _environment(database: Database) -> dict[str, str]:
     table = database.find("TARGET_INFO_SYSTEM_ENV")
     if table is None or not {"name", "value"} <= table.columns:
         return {}
-    wanted = ("Hostname", "CudaDriverVersion", "NvDriverVersion")
+    wanted = ("Hostname", "CudaDriverVersion", "NvDriverVersion", "DeviceEnvironment")
     marks = ", ".join("?" * len(wanted))
     rows = database.rows(f'SELECT name, value FROM "{table.name}" WHERE name IN ({marks})', wanted)
     return {name: str(value) for name, value in rows if value is not None}
@@ -201,6 +211,16 @@ def read(task: Task, alone: bool) -> list[RankRecord]:
             profile.notes.append(
                 f"{task.place.path.name}: NCCL's ranges came without their payloads, which hold sizes, peers and "
                 "communicators; export again with `nsys export --include-blobs=true`"
+            )
+        if database.find("NVTX_EVENTS") is None:
+            profile.notes.append(
+                f"{task.place.path.name} has no NVTX ranges, which tell what NCCL was called for; profile with "
+                "`--trace=cuda,nvtx`"
+            )
+        if database.find("StringIds") is None:
+            profile.notes.append(
+                f"{task.place.path.name} has no table StringIds, which holds all names: its kernels have none, and "
+                "none is known for a collective; export it again"
             )
     return [build_record(profile)]
 

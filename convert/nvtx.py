@@ -51,16 +51,15 @@ def load_schemas(database: Database) -> Fields:
     fields: Fields = {}
     if table is None:
         return fields
-    for numbers, texts in database.batches(table, ("schemaId", "type", "offset"), texts=("name",)):
-        rows = zip(*(numbers[n].tolist() for n in ("schemaId", "type", "offset")), texts["name"], strict=True)
-        for schema, kind, offset, name in rows:
+    columns = ("schemaId", "type", "offset", "idx")
+    for numbers, texts in database.batches(table, columns, texts=("name",)):
+        rows = zip(*(numbers[n].tolist() for n in columns), texts["name"], strict=True)
+        for schema, kind, offset, place, name in rows:
             entry = (name, _TYPES.get(kind, ""), 0 if offset == NULL else offset)
-            if (
-                isinstance(name, str)
-                and entry[1]
-                and offset < 1 << 16
-                and entry not in fields.setdefault(schema, [])
-            ):
+            placed = offset < 1 << 16 and (
+                offset != NULL or place == 0
+            )  # only the first may leave its offset out
+            if isinstance(name, str) and entry[1] and placed and entry not in fields.setdefault(schema, []):
                 fields[schema].append(entry)
     return fields
 
@@ -104,13 +103,15 @@ def nccl_ranges(database: Database, which: str, process: int | None = None) -> I
     where = f"{of_process(process)} AND ({named}" + (
         f" OR t.text GLOB '{which}')" if "text" in table.columns else ")"
     )
-    columns = ("start", "end", "globalTid", "textId")
+    columns = ("start", "end", "globalTid", "textId", "jsonTextId")
     for numbers, texts in database.batches(table, columns, where, texts=("text", "binaryData", "jsonText")):
+        ids = np.setdiff1d(numbers["jsonTextId"], [NULL])
+        registered = dict(zip(ids.tolist(), database.strings(strings, ids, "value"), strict=True))
         rows = zip(*(numbers[n].tolist() for n in columns), *(texts[n] for n in texts), strict=True)
-        for start, end, tid, text_id, text, data, js in rows:
+        for start, end, tid, text_id, json_id, text, data, js in rows:
             if NULL not in (start, end, tid):
                 name = text if isinstance(text, str) else names.get(text_id, "")
-                yield Range(name, tid, start, end, payload(data, js, schemas))
+                yield Range(name, tid, start, end, payload(data, js or registered.get(json_id), schemas))
 
 
 def nccl_calls(database: Database, process: int | None) -> list[Call]:
