@@ -29,7 +29,10 @@ from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 _TOP = "rocprofiler-sdk-tool"
 _SUFFIXES = ("results.json", "results.json.gz")
 _GPU = 2  # rocprofiler_agent_type_t
-_RANGES = "MARKER_CORE_RANGE_API"
+_RANGES, _OLD_RANGES = "MARKER_CORE_RANGE_API", "MARKER_CORE_API"
+_OLD_NAMES = ("roctxRangePushA", "roctxRangeStartA")
+"""The kind of roctx ranges since ROCm 7, and before, when marks and other calls of roctx were of it too: as the tool's
+callback_tracing_callback wrote them (rocprofiler-sdk-tool/tool.cpp of ROCm 6.4)."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -248,10 +251,9 @@ def _common(record: dict[str, Any]) -> dict[str, int]:
 
 def _take_dispatch(file: _File, record: dict[str, Any]) -> None:
     told = _object(record.get("dispatch_info"))
-    stream = _integer(record.get("stream_id"))
     file.add("kernel_dispatch", {
         **_common(record), "agent": _integer(told.get("agent_id")), "kernel": _integer(told.get("kernel_id")),
-        "lane": stream if stream != NULL else _integer(told.get("queue_id")),
+        "stream": _integer(record.get("stream_id")), "queue": _integer(told.get("queue_id")),
         "grid": _integer(told.get("grid_size")), "group": _integer(told.get("workgroup_size")),
     })  # fmt: skip
 
@@ -288,8 +290,10 @@ def _take_rccl_call(file: _File, record: dict[str, Any]) -> None:
 
 def _take_marker(file: _File, record: dict[str, Any]) -> None:
     row, told = _common(record), _operation(record)
-    kind = told["kind"]
-    if 0 <= kind < len(file.operations) and file.operations[kind][0] == _RANGES and row["end"] > row["start"]:
+    name = file.operation(told["kind"], told["operation"])
+    kind = file.operations[told["kind"]][0] if name else ""
+    old = kind == _OLD_RANGES and name in _OLD_NAMES and _RANGES not in dict(file.operations)
+    if (kind == _RANGES or old) and row["end"] > row["start"]:
         file.add("marker_api", {**row, **told})
 
 
@@ -324,8 +328,16 @@ def _ordinals(handles: Ints, ordinals: dict[int, int]) -> Ints:
     return np.array([ordinals.get(h, NULL) for h in unique.tolist()], np.int64)[places]
 
 
+def _lane(file: _File) -> str:
+    """Return what tells lanes: streams where HIP's were recorded, else hardware queues."""
+    streams = {
+        stream for (part,) in file.rows("kernel_dispatch", "stream") for stream in np.unique(part).tolist()
+    }
+    return "stream" if len(streams) > 1 else "queue"
+
+
 def _add_kernels(file: _File, profile: Profile, gpus: frozenset[int], ordinals: dict[int, int]) -> None:
-    names = ("start", "end", "agent", "kernel", "lane", "correlation", "grid", "group")
+    names = ("start", "end", "agent", "kernel", _lane(file), "correlation", "grid", "group")
     for columns in file.rows("kernel_dispatch", *names):
         rows = np.isin(columns[2], list(gpus))
         start, end, agent, kernel, lane, correlation, grid, group = (c[rows] for c in columns)

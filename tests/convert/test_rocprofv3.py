@@ -172,6 +172,32 @@ def test_older_files_without_streams_have_their_queues_as_lanes_and_markers_thei
     ]  # fmt: skip
 
 
+def test_ranges_of_roctx_before_rocm_7_are_told_from_its_other_calls(tmp_path):
+    """They were of the kind MARKER_CORE_API, as marks and other calls still are."""
+    operations = ["roctxMarkA", "roctxRangePushA", "roctxRangePop", "roctxRangeStartA", "roctxGetThreadId"]
+    marks = [
+        call(at, at + 1000, 70 + i, kind=4, operation=i) for i, at in enumerate((900, 910, 920, 930, 940))
+    ]
+    given = document([dispatch(1000, 2000, 1)], marks=[(71, "step"), (73, "range")], marker_api=marks)
+    kinds = given["rocprofiler-sdk-tool"][0]["strings"]["buffer_records"]
+    found = {}
+    for name, own in (("before", []), ("since", [kinds[4]])):
+        kinds[4:] = [{"kind": "MARKER_CORE_API", "operations": operations}, *own]
+        convert(FORMAT, [save(tmp_path / f"{name}_results.json", given)], tmp_path / name)
+        spans = Trace(tmp_path / name).read("spans", ["kind", "name"]).to_pylist()
+        found[name] = [s["name"] for s in spans if s["kind"] == "annotation"]
+    assert found == {"before": ["step", "range"], "since": []}
+
+
+def test_where_no_stream_was_recorded_queues_are_the_lanes(tmp_path):
+    """Without HIP's streams all dispatches are of stream 0, on whatever queue they ran at once."""
+    pair = [dispatch(1000, 2000, 1, stream=0), dispatch(1500, 2500, 2, stream=0)]
+    pair[1]["dispatch_info"]["queue_id"] = {"handle": 6}
+    convert(FORMAT, [save(tmp_path / "a_results.json", document(pair))], tmp_path / "out")
+    spans = Trace(tmp_path / "out").read("spans", ["lane"])["lane"].to_pylist()
+    assert spans == ["stream 5", "stream 6"]
+
+
 def test_a_cut_file_keeps_what_was_whole_and_says_so(tmp_path):
     text = json.dumps(document([dispatch(1000 * i, 1000 * i + 500, i) for i in range(1, 101)]))
     cut = text[: text.index('"start_timestamp": 50000')]
