@@ -20,7 +20,7 @@ DTYPES = (
 )  # fmt: skip
 """Name and bytes of ncclDataType_t by value (nccl.h of NCCL 2.24)."""
 _POINT_TO_POINT = ("send", "recv")
-_OF_ALL_RANKS = ("reduce_scatter", "all_to_all", "scatter")
+OF_ALL_RANKS = ("reduce_scatter", "all_to_all", "scatter")
 """Operations whose call counts one rank's share of a buffer that holds all ranks'."""
 
 
@@ -167,7 +167,7 @@ def _one(part: Part, call: Call, groups: dict[str, Group]) -> Part:
     if told.operation == "unknown" or told.source in ("kernel name", "nothing", "annotation"):
         told = replace(told, operation=call.operation, source=SOURCE)
     if told.size_bytes is None and call.count_bytes is not None:
-        ranks = told.group.size if call.operation in _OF_ALL_RANKS else 1
+        ranks = told.group.size if call.operation in OF_ALL_RANKS else 1
         told.size_bytes = call.count_bytes * ranks if ranks else None
     told.dtype = told.dtype or call.dtype
     told.peer = call.peer if told.peer is None else told.peer

@@ -25,6 +25,7 @@ from .collectives import Part, operation_of
 from .files import STRANGE_LINES, find_files, read_lines, whole
 from .formats import Format, Head, read_head
 from .json_stream import decode_json
+from .nccl_calls import OF_ALL_RANKS
 from .nccl_dump import _ELEMENT_BYTES
 from .nccl_ranks import Place, Ranks, find_ranks, gaps, sequence_of
 from .rank import RankRecord
@@ -294,7 +295,7 @@ def _part(
     dtype = _dtype(args.get("Datatype"))
     count, element = whole(args.get("Count"), 0), _ELEMENT_BYTES.get(dtype)
     size = count * element if count is not None and element else None
-    if kind == "reduce_scatter":  # NCCL counts what one rank receives
+    if kind in OF_ALL_RANKS:  # NCCL counts one rank's share
         size = size * len(group.ranks) if size is not None and group.ranks else None
     return Part(
         span=span,

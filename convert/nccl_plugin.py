@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..schemas.errors import InputError
 from .collectives import Group, Part, operation_of
 from .formats import Format, Head
+from .nccl_calls import OF_ALL_RANKS
 from .nccl_dump import NcclDump, read_dump
 from .nccl_ring import MAGIC, NcclCommunicator, read_header
 from .rank import RankRecord
@@ -140,7 +141,7 @@ def _part(span: int, row: Mapping[str, Any], communicators: Sequence[NcclCommuni
     at = row["communicator"]
     group, ranks = _group(communicators[at]) if at is not None else (Group(None, None, None, None), None)
     size = row["size_bytes"]
-    if operation == "reduce_scatter":  # NCCL counts what one rank receives
+    if operation in OF_ALL_RANKS:  # NCCL counts one rank's share
         size = size * ranks if size is not None and ranks else None
     return Part(
         span,
