@@ -15,6 +15,9 @@ from .reading import Progress
 from .report import ConversionReport
 
 _EXECUTION_TRACE = "execution-trace"
+_NSYS = "`nsys export -t sqlite --include-blobs=true`"
+_OTHERWISE = {".nsys-rep": _NSYS, ".qdrep": _NSYS, ".pftrace": "`rocprofv3 --output-format rocpd`"}
+"""What makes a file that can be read in place of one that cannot, by the suffix of that."""
 
 
 @dataclass
@@ -32,8 +35,14 @@ class Recognised:
         taken = [(path, "raw capture of eidola") for path in self.captures]
         taken += [(path, named[name]) for name, paths in self.files.items() for path in paths]
         taken += [(path, name.replace("-", " ")) for name, paths in self.companions.items() for path in paths]
-        taken += [(path, "not recognised, left out") for path in self.unknown]
+        taken += [(path, _left_out(path)) for path in self.unknown]
         return [f"{path}: {what}" for path, what in sorted(taken)]
+
+
+def _left_out(path: Path) -> str:
+    """Return what is said of a file that is not recognised."""
+    other = _OTHERWISE.get(path.suffix)
+    return "not recognised, left out" + (f"; what can be read is what {other} writes" if other else "")
 
 
 def recognise(paths: Iterable[str | Path]) -> Recognised:

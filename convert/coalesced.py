@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .collectives import HostRecords, Part, described
+from .collectives import HostRecords, Part, described, operation_of
 from .work import Work
 
 _GROUP = ":coalesced"
@@ -50,7 +50,8 @@ def _records(work: Work, records: HostRecords, group: int, launched: set[int]) -
         same = not found or all(
             args.get(key) == records.args[found[0]].get(key) for key in ("Process Group Name", "Seq")
         )
-        if record in launched or not same or args.get("Collective name") in (None, "wait"):
+        known = operation_of(str(args.get("Collective name", ""))) not in ("unknown", "wait")
+        if record in launched or not same or not known:
             break
         found.insert(0, record)
     return found

@@ -64,6 +64,11 @@ _TYPES = {
     "bool": ("uint8", 1),
     "float8e4m3fn": ("float8e4m3", 1),
     "float8e5m2": ("float8e5m2", 1),
+    # Of PyTorch only; NCCL moves them as bytes.
+    "float8e4m3fnuz": ("float8e4m3fnuz", 1),
+    "float8e5m2fnuz": ("float8e5m2fnuz", 1),
+    "float8e8m0fnu": ("float8e8m0fnu", 1),
+    "short": ("int16", 2),
 }
 
 # From which of its sources a part's operation is known, best first.

@@ -79,6 +79,11 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Task]:
         raise InputError(
             f"no *.sqlite in {', '.join(map(str, paths))}; export reports with `nsys export -t sqlite`"
         )
+    if reports := [f for f in files if f.suffix in (".nsys-rep", ".qdrep")]:
+        raise InputError(
+            f"{reports[0]} is a report before its export; give what `nsys export -t sqlite --include-blobs=true` "
+            "writes of it"
+        )
     places: list[Place] = []
     members: dict[int, dict[int, Place]] = {}
     sizes: dict[int, int] = {}

@@ -31,7 +31,7 @@ _SUFFIXES = ("results.json", "results.json.gz")
 _GPU = 2  # rocprofiler_agent_type_t
 _RANGES, _OLD_RANGES = "MARKER_CORE_RANGE_API", "MARKER_CORE_API"
 _OLD_NAMES = ("roctxRangePushA", "roctxRangeStartA")
-"""The kind of roctx ranges since ROCm 7, and before, when marks and other calls of roctx were of it too: as the tool's
+"""The kind of roctx ranges since ROCm 7, and before, when marks and other calls of roctx were of it too: as
 callback_tracing_callback wrote them (rocprofiler-sdk-tool/tool.cpp of ROCm 6.4)."""
 Ints = npt.NDArray[np.int64]
 

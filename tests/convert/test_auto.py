@@ -50,6 +50,16 @@ def test_nothing_recognised_is_an_error_that_lists_what_could_be(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("suffix", [".nsys-rep", ".qdrep"])
+def test_a_report_before_its_export_is_named_with_the_command(tmp_path, suffix):
+    report = tmp_path / f"report1{suffix}"
+    report.write_bytes(bytes(100))
+    (line,) = recognise([report]).lines()
+    assert "`nsys export -t sqlite --include-blobs=true`" in line
+    with pytest.raises(InputError, match="before its export; give what `nsys export"):
+        convert(find_format("nsys"), [report], tmp_path / "out")
+
+
 def test_a_path_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere does not exist"):
         auto([tmp_path / "nowhere"], tmp_path / "out")

@@ -156,3 +156,28 @@ def test_a_group_whose_kernels_cannot_be_told_apart_stays_as_it_is(tmp_path, wri
 
     ranks, _ = converted(tmp_path, write, make, events)
     assert [(c["operation"], c["size_bytes"]) for c in ranks[0]] == [("unknown", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "size"),
+    [("Float8_e4m3fnuz", "float8e4m3fnuz", 100), ("c10::BFloat16", "bfloat16", 200), ("Short", "int16", 200),
+     ("Quaternion", "Quaternion", None)],
+)  # fmt: skip
+def test_types_have_their_bytes_and_unknown_ones_no_size(tmp_path, write, make, dtype, name, size):
+    ranks, _ = converted(
+        tmp_path, write, make,
+        lambda me: [record("allreduce", 7, 100, dtype=dtype), make.launch(1, 110),
+                    make.kernel(1, 200, 50, 20, GENERIC)],
+    )  # fmt: skip
+    assert [(c["dtype"], c["size_bytes"]) for c in ranks[0]] == [(name, size)]
+
+
+def test_what_is_no_call_of_a_group_ends_it(tmp_path, write, make):
+    """Newer versions leave a record when a process group begins."""
+
+    def events(me):
+        return [record("init", 3, -100, 5), *group(0, ("send", {"Rank": 1 - me})), make.launch(1, 110),
+                make.kernel(1, 200, 50, 20, SEND_RECV)]  # fmt: skip
+
+    ranks, _ = converted(tmp_path, write, make, events)
+    assert [[c["operation"] for c in own] for own in ranks] == [["send"], ["send"]]
