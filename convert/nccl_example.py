@@ -15,22 +15,19 @@ were enqueued.
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import InputError
 from .collectives import Part, operation_of
-from .files import STRANGE_LINES, find_files, read_lines, whole
+from .files import find_files, whole
 from .formats import Format, Head, read_head
-from .json_stream import decode_json
 from .nccl_calls import OF_ALL_RANKS
 from .nccl_dump import _ELEMENT_BYTES
-from .nccl_ranks import Place, Ranks, find_ranks, gaps, sequence_of
+from .nccl_example_dump import Dump, Operation, read_dump
+from .nccl_ranks import Ranks, find_ranks, gaps, sequence_of
 from .rank import RankRecord
 
-_BARE = re.compile(r"(:\s*)(nccl\w+|0x[0-9a-fA-F]+|\(nil\)|-?nan|-?inf)(?=\s*[,}])")
 _EVENT = re.compile(rb'\{"name": "[^"]{0,64}", "cat": "[A-Z0-9_]+", "ph": "[be]", "id": \d+, "pid": ')
 _DATATYPES = (
     *(
@@ -46,7 +43,9 @@ _DATATYPES = (
     *("ncclFloat64", "ncclBfloat16", "ncclFloat8e4m3", "ncclFloat8e5m2"),
 )
 """ncclDataType_t by number, as NCCL's src/nccl.h.in (v2.27) lists them."""
-_LIMIT_US = 2**63 // 1000
+_OLD_NAMES = {"nvlstree": "nvls_tree", "collnetdirect": "collnet_direct", "collnetchain": "collnet_chain"}
+"""Algorithms as NCCL 2.23 wrote them, and as later ones do."""
+_ROOTED = ("broadcast", "reduce", "gather", "scatter")
 
 
 def recognise(head: Head) -> bool:
@@ -62,39 +61,10 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[tuple[Path, 
     return [tuple(find_files(paths, lambda file: recognise(read_head(file)), what))]
 
 
-@dataclass
-class _Operation:
-    place: Place
-    args: dict[str, Any]
-    name: str
-    p2p: bool
-    called_ns: int
-    end_ns: int | None = None
-    channels: list["_Channel"] = field(default_factory=list)
-    proxies: list[int] = field(default_factory=list)
-    transfer_bytes: int = 0
-
-
-@dataclass
-class _Channel:
-    start_ns: int
-    end_ns: int | None
-    gpu: tuple[int, int] | None
-
-
-@dataclass
-class _File:
-    path: Path
-    operations: list[_Operation] = field(default_factory=list)
-    malformed: int = 0
-    copies: int = 0
-    whole: bool = False
-
-
 def read(paths: tuple[Path, ...], alone: bool) -> list[RankRecord]:
     """Read all dumps. Raises InputError where none has an operation that is known to have run."""
     del alone
-    files = [_read(path) for path in paths]
+    files = [read_dump(path) for path in paths]
     for file in files:
         if file.malformed and not file.operations:
             raise InputError(
@@ -111,7 +81,7 @@ def read(paths: tuple[Path, ...], alone: bool) -> list[RankRecord]:
         (operation.place for _, operation in operations),
         {o.place.process: file.path for file, o in operations},
     )
-    own: dict[int, list[tuple[_File, _Operation]]] = defaultdict(list)
+    own: dict[int, list[tuple[Dump, Operation]]] = defaultdict(list)
     for file, operation in operations:
         rank = ranks.of[operation.place]
         if rank is not None:
@@ -128,92 +98,7 @@ def read(paths: tuple[Path, ...], alone: bool) -> list[RankRecord]:
 FORMAT = Format(name="nccl-example", recognise=recognise, plan=plan, read=read)
 
 
-def _read(path: Path) -> _File:
-    file = _File(path)
-    host = path.name.rsplit("-", 1)[0]
-    current: _Operation | None = None
-    channel: _Channel | None = None
-    for line in read_lines(path):
-        text = line.decode("utf-8", "replace").strip(" \t\r,")
-        if text in ("", "[", "]", "{}]", "{}"):
-            file.whole = file.whole or text.endswith("]")
-            continue
-        event = _event(text)
-        ts = _nanoseconds(event.get("ts")) if event else None
-        if event is None or ts is None:
-            file.malformed += 1
-            if file.malformed >= STRANGE_LINES and not file.operations:
-                break
-            continue
-        category, begins = event.get("cat"), event.get("ph") == "b"
-        if category in ("COLL", "P2P"):
-            if begins:
-                current, channel = _operation(event, ts, host), None
-                file.malformed += current is None
-                file.operations += [current] if current else []
-            elif current:
-                current.end_ns, current = ts, None
-        elif category == "CE_COLL":
-            file.copies += begins
-        elif current and category == "GPU":
-            if begins:
-                channel = _Channel(ts, None, _gpu(event.get("args")))
-                current.channels.append(channel)
-            elif channel:
-                channel.end_ns = ts
-        elif current and category == "PROXY":
-            current.proxies.append(ts)
-            args = event.get("args")
-            sent = begins and "Send" in str(event.get("name")) and isinstance(args, dict)
-            current.transfer_bytes += (whole(args.get("transSize"), 0) or 0) if sent and args else 0
-    return file
-
-
-def _event(text: str) -> dict[str, Any] | None:
-    """Return one line's event, its bare words quoted where the plugin forgot to."""
-    for candidate in (text, _BARE.sub(r'\1"\2"', text)):
-        try:
-            event = decode_json(candidate)
-        except (ValueError, RecursionError):
-            continue
-        return event if isinstance(event, dict) else None
-    return None
-
-
-def _nanoseconds(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not -_LIMIT_US < value < _LIMIT_US:
-        return None
-    return int(value * 1000)
-
-
-def _operation(event: dict[str, Any], ts: int, host: str) -> _Operation | None:
-    args = event.get("args")
-    name = event.get("name")
-    if not isinstance(args, dict) or not isinstance(name, str):
-        return None
-    rank, communicator = whole(args.get("Rank"), 0, 2**31 - 1), _hash(args.get("CommHash"))
-    if rank is None or communicator is None:
-        return None
-    process = host, whole(event.get("pid"))
-    return _Operation(
-        Place(process, f"nccl {communicator:016x}", rank, None), args, name[:256], event["cat"] == "P2P", ts
-    )
-
-
-def _hash(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{1,16}", value):
-        return int(value, 16)
-    return whole(value, 0, 2**64 - 1)
-
-
-def _gpu(args: Any) -> tuple[int, int] | None:
-    """Return start and end by the GPU's timer, where the plugin (NCCL 2.28 and newer) wrote both."""
-    args = args if isinstance(args, dict) else {}
-    start, end = whole(args.get("StartGpuClk"), 1), whole(args.get("StopGpuClk"), 1)
-    return (start, end) if start and end and end >= start else None
-
-
-def _record(rank: int, rows: list[tuple[_File, _Operation]], ranks: Ranks) -> RankRecord | None:
+def _record(rank: int, rows: list[tuple[Dump, Operation]], ranks: Ranks) -> RankRecord | None:
     offset = _gpu_offset([operation for _, operation in rows])
     timed = [(o, window) for _, o in rows if (window := _window(o, offset))]
     if not timed:
@@ -226,6 +111,7 @@ def _record(rank: int, rows: list[tuple[_File, _Operation]], ranks: Ranks) -> Ra
         "operation of which only the enqueueing was seen": len(rows) - len(timed),
         "malformed event": sum(file.malformed for file in files.values()),
         "copy-engine collective": sum(file.copies for file in files.values()),
+        "step of a kernel": sum(file.steps for file in files.values()),
     }
     return RankRecord(
         rank=rank,
@@ -250,7 +136,7 @@ def _record(rank: int, rows: list[tuple[_File, _Operation]], ranks: Ranks) -> Ra
     )
 
 
-def _gpu_offset(operations: Sequence[_Operation]) -> int | None:
+def _gpu_offset(operations: Sequence[Operation]) -> int | None:
     """Return what the GPU's timer lacks of the plugin's clock; None where it was not written or is not in ns.
 
     A channel began after its operation was called, and before the host noticed that.
@@ -267,7 +153,7 @@ def _gpu_offset(operations: Sequence[_Operation]) -> int | None:
     return (earliest + latest) // 2
 
 
-def _window(operation: _Operation, offset: int | None) -> tuple[int, int] | None:
+def _window(operation: Operation, offset: int | None) -> tuple[int, int] | None:
     """Return when an operation ran, None where only its enqueueing was seen."""
     timers = [c.gpu for c in operation.channels if c.gpu]
     if offset is not None and timers:
@@ -281,7 +167,7 @@ def _window(operation: _Operation, offset: int | None) -> tuple[int, int] | None
 
 def _part(
     span: int,
-    operation: _Operation,
+    operation: Operation,
     window: tuple[int, int],
     ranks: Ranks,
     counts: dict[tuple[str, str, Any], Iterator[int]],
@@ -290,6 +176,7 @@ def _part(
     kind = operation_of(operation.name.removeprefix("nccl"))
     number = sequence_of(kind, whole(args.get("SeqNum"), 0, 2**56))
     peer = whole(args.get("Peer"), 0, 2**31 - 1) if operation.p2p else None
+    peer = operation.root if kind in _ROOTED else peer
     if operation.p2p:
         number = next(counts.setdefault((operation.place.communicator, kind, peer), iter(range(2**62))))
     dtype = _dtype(args.get("Datatype"))
@@ -323,15 +210,17 @@ def _dtype(value: Any) -> str | None:
 
 
 def _lower(value: Any) -> str | None:
-    return value.lower() if isinstance(value, str) and 0 < len(value) < 64 else None
+    """Return NCCL's name of an algorithm or protocol as the schema writes it."""
+    name = value.lower() if isinstance(value, str) and 0 < len(value) < 64 else None
+    return _OLD_NAMES.get(name, name) if name else None
 
 
-def _label(operation: _Operation) -> str:
+def _label(operation: Operation) -> str:
     told = [operation.args.get("Algorithm"), operation.args.get("Protocol")]
     return " ".join(["nccl", operation.name, *(t[:64] for t in told if isinstance(t, str))])
 
 
-def _notes(rank: int, operations: Sequence[_Operation], offset: int | None) -> list[str]:
+def _notes(rank: int, operations: Sequence[Operation], offset: int | None) -> list[str]:
     numbers: dict[Hashable, set[int]] = defaultdict(set)
     for operation in operations:
         if (number := whole(operation.args.get("SeqNum"), 0)) is not None:
@@ -346,4 +235,8 @@ def _notes(rank: int, operations: Sequence[_Operation], offset: int | None) -> l
         notes.append(
             f"rank {rank}: network sends of {moved} bytes were read and not written: the operations stand for them"
         )
-    return [*notes, f"rank {rank}: roots, and communicators of ranks that gave no dump, are not told"]
+    rootless = any(
+        o.root is None and operation_of(o.name.removeprefix("nccl")) in _ROOTED for o in operations
+    )
+    what = "roots, and communicators" if rootless else "communicators"
+    return [*notes, f"rank {rank}: {what} of ranks that gave no dump are not told"]

@@ -124,6 +124,42 @@ def test_a_dump_of_a_killed_job_is_kept_as_far_as_it_goes(tmp_path):
     assert report.truncated_ranks == [0]
 
 
+def test_newer_dumps_tell_the_root_of_the_call_that_holds_the_operation(tmp_path):
+    """From 2.28 on operations stand within their call (COLL_API); steps of kernels (KernelStep) follow channels."""
+    step = {"Channel": 0, "IsSend": 1, "Peer": 1, "Step": 0, "Size": 512, "StartGpuClk": 9, "StopGpuClk": 10}
+    for rank in range(2):
+        own = all_reduce(1000, 0, rank, clocks=True).replace("AllReduce", "Broadcast")
+        steps = event("KernelStep", "GPU", "b", 1040, 100 + rank, **step) + event(
+            "KernelStep", "GPU", "e", 1041
+        )
+        own = own.replace(event("Broadcast", "COLL", "e", 1170, 100 + rank), steps)
+        own += event("Broadcast", "COLL", "e", 1170, 100 + rank)
+        call = {"count": 1024, "datatype": "ncclFloat32", "root": 1, "GraphCaptured": 0, "Stream": "0x5"}
+        body = event("ncclBroadcast", "COLL_API", "b", 990, 100 + rank, **call) + own
+        body += event("ncclBroadcast", "COLL_API", "e", 1171, 100 + rank) + all_reduce(
+            2000, 0, rank, clocks=True
+        )
+        dump(tmp_path / "d", rank, body)
+    report = example(tmp_path / "d", tmp_path / "t")
+    rows = Trace(tmp_path / "t").read("collectives").to_pylist()
+    told = {(r["rank"], r["operation"], r["peer"], r["end_ns"] - r["start_ns"]) for r in rows}
+    assert told == {
+        (rank, *own)
+        for rank in range(2)
+        for own in (("broadcast", 1, 100_000), ("all_reduce", None, 100_000))
+    }
+    assert report.dropped == {rank: {"step of a kernel": 1} for rank in range(2)}
+    assert not any("roots" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("Ring", "ring"), ("NvlsTree", "nvls_tree"), ("NVLS_TREE", "nvls_tree")]
+)
+def test_an_algorithm_has_one_name_whatever_the_version(old, new, tmp_path):
+    example(dump(tmp_path / "d", 0, all_reduce(1000, Algorithm=old)), tmp_path / "t")
+    assert Trace(tmp_path / "t").read("collectives")["algorithm"].to_pylist() == [new]
+
+
 T0 = 1_752_867_229_000_000
 
 
