@@ -44,7 +44,7 @@ class Channel:
 
 @dataclass
 class Dump:
-    """What a file holds; `malformed`, `copies` and `steps` count what is not read, `whole` is false where it is cut."""
+    """What a file holds; `malformed`, `copies` and `steps` count what is not read; a cut file is not `whole`."""
 
     path: Path
     operations: list[Operation] = field(default_factory=list)
