@@ -97,8 +97,9 @@ def nccl_ranges(database: Database, which: str, process: int | None = None) -> I
     strings = database.find("StringIds")
     schemas = load_schemas(database)
     names: dict[int, str] = {}
-    if strings is not None and "textId" in table.columns:
-        names = dict(database.rows(f"SELECT id, value FROM StringIds WHERE value GLOB '{which}' LIMIT 1000"))
+    if strings is not None and {"id", "value"} <= strings.columns and "textId" in table.columns:
+        query = f"SELECT id, value FROM \"{strings.name}\" WHERE value GLOB '{which}' LIMIT 1000"
+        names = dict(database.rows(query))
     named = f"t.textId IN ({', '.join(str(i) for i in names if isinstance(i, int))})" if names else "0"
     where = f"{of_process(process)} AND ({named}" + (
         f" OR t.text GLOB '{which}')" if "text" in table.columns else ")"
@@ -186,7 +187,7 @@ def annotations(database: Database, process: int | None) -> Iterator[tuple[list[
     columns = ("start", "end", "globalTid", "textId")
     for numbers, texts in database.batches(table, columns, where, texts=("text",)):
         new = np.setdiff1d(numbers["textId"], np.array([NULL, *names], np.int64))
-        names |= dict(zip(new.tolist(), database.strings(strings, new, "value"), strict=True))
+        names |= dict(zip(new.tolist(), map(_cut, database.strings(strings, new, "value")), strict=True))
         pairs = zip(texts["text"], numbers["textId"].tolist(), strict=True)
         words = [_cut(text) if isinstance(text, str) else names.get(key, "") for text, key in pairs]
         rows = np.array(

@@ -61,6 +61,16 @@ def test_a_table_that_is_not_there_is_told_with_the_remedy(tmp_path, missing, no
     assert any(note in given for given in found.notes)
 
 
+@pytest.mark.parametrize("registered", [True, False])
+def test_pytorchs_operators_are_left_out_however_their_names_are_kept(tmp_path, registered):
+    report = two_ranks(tmp_path / "a.sqlite")
+    for name in ("aten::mm, seq = 5, op_id = 17", "step #3, op_id = 18", "forward"):
+        report.range(10, 5000, 6000, name, registered=registered)
+    convert(NSYS, [report.done()], tmp_path / "out")
+    spans = Trace(tmp_path / "out").read("spans", ["kind", "name"]).to_pylist()
+    assert [s["name"] for s in spans if s["kind"] == "annotation"] == ["step #3", "forward"]
+
+
 def one_rank(path, environment, kernel="gemm"):
     report = Report(path)
     report.kernel(10, 100, 200, 1, kernel)
