@@ -5,7 +5,9 @@ cpu_clock_period_den_rank_R and gpu_clock_rate_rank_R (kHz) of every rank. Recor
 u8, size u32, reserved u24 (a proxy's slot), timestamp u64. Sources: microsoft/NPKit at 0bea8f8addc1,
 rccl_samples/npkit_trace_generator.py; the structure NpKitEvent of RCCL's and MSCCL++'s npkit_struct.h.
 What ids mean differs between builds (clock records are 0x33 and 0x34 in NCCL's and RCCL's, 1 and 2 in MSCCL++'s),
-so that the build's npkit_event.h is needed, as NPKit's own generator needs it.
+so that the build's npkit_event.h (MSCCL++: npkit_event.hpp) is needed, as NPKit's own generator needs it. MSCCL++'s
+header has one id for all operations of its executor, to which an operation's number is added
+(microsoft/mscclpp at 37774813, include/mscclpp/npkit/npkit_event.hpp); their names differ between builds, too.
 
 A CPU record holds the host's clock. A GPU record counts from the last TIME_SYNC_GPU of its buffer, which is put at
 the TIME_SYNC_CPU before it.
@@ -27,6 +29,8 @@ from .formats import Format, Head
 from .rank import RankRecord
 
 HEADER = "npkit_event.h"
+_HEADERS = (HEADER, "npkit_event.hpp")
+_BASE = "EXECUTOR_OP_BASE_"
 _EVENTS = re.compile(r"(gpu|cpu)_events_rank_(\d{1,9})_(?:buf|channel)_(\d{1,9})")
 _CLOCKS = re.compile(r"(?:gpu_clock_rate|cpu_clock_period_(?:num|den))_rank_\d{1,9}")
 _DEFINED = re.compile(r"^\s*#define\s+NPKIT_(?:EVENT_)?(\w+)\s+(0[xX][0-9a-fA-F]+|\d+)\s*$", re.MULTILINE)
@@ -38,7 +42,7 @@ _LATEST_NS = 2**62
 def recognise(head: Head) -> bool:
     """Whether a file is one of a dump, or the header beside it, by its name."""
     name = head.path.name
-    return bool(name == HEADER or _EVENTS.fullmatch(name) or _CLOCKS.fullmatch(name))
+    return bool(name in _HEADERS or _EVENTS.fullmatch(name) or _CLOCKS.fullmatch(name))
 
 
 @dataclass
@@ -62,8 +66,8 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Dump]:
             f"{paths[0]} holds no gpu_events_rank_R_buf_B or cpu_events_rank_R_channel_C of NPKit"
         )
     folders = dict.fromkeys(file.parent for file in events)
-    headers = [file for file in files if file.name == HEADER]
-    headers += [folder / HEADER for folder in folders if (folder / HEADER).is_file()]
+    headers = [file for file in files if file.name in _HEADERS]
+    headers += [folder / name for folder in folders for name in _HEADERS if (folder / name).is_file()]
     if not headers:
         raise InputError(
             f"{next(iter(folders))} has no {HEADER}: ids of events differ between builds; copy the one of the "
@@ -124,6 +128,10 @@ def _names(header: Path) -> dict[int, str]:
     names = {int(number, 16 if number[:2] in ("0x", "0X") else 10): name for name, number in found}
     if not {_GPU_SYNC, _CPU_SYNC} <= set(names.values()):
         raise InputError(f"{header} defines no NPKIT_EVENT_TIME_SYNC_GPU and _CPU; give the traced library's")
+    bases = {name.removeprefix(_BASE): number for number, name in names.items() if name.startswith(_BASE)}
+    if {"ENTRY", "EXIT"} <= bases.keys() and bases["ENTRY"] < bases["EXIT"]:
+        for number in range(bases["EXIT"] - bases["ENTRY"]):
+            names |= {base + number: f"EXECUTOR_OP_{number}_{end}" for end, base in bases.items()}
     return names
 
 

@@ -77,6 +77,37 @@ def test_npkits_ids_mean_nothing_without_the_builds_header(tmp_path):
         convert(find_format("npkit"), [npkit(tmp_path / "d", header="#define X 1")], tmp_path / "t")
 
 
+MSCCLPP = """
+#define NPKIT_EVENT_TIME_SYNC_GPU 0x1
+#define NPKIT_EVENT_TIME_SYNC_CPU 0x2
+#define NPKIT_EVENT_EXECUTOR_INIT_ENTRY 0x3
+#define NPKIT_EVENT_EXECUTOR_INIT_EXIT 0x4
+#define NPKIT_EVENT_EXECUTOR_OP_BASE_ENTRY 0x5
+#define NPKIT_EVENT_EXECUTOR_OP_BASE_EXIT 0x18
+"""
+
+
+def test_operations_of_mscclpps_executor_are_counted_from_their_base(tmp_path):
+    folder = npkit(tmp_path / "d", header="")
+    (folder / "npkit_event.hpp").write_text(MSCCLPP)
+    rows = [
+        (2, T0),
+        (1, 7_000_000),
+        (5 + 3, 7_001_500),
+        (0x18 + 3, 7_004_500, 4096),
+        (3, 7_006_000),
+        (4, 7_007_500),
+    ]
+    (folder / "gpu_events_rank_0_buf_0").write_bytes(b"".join(record(*row) for row in rows))
+    (folder / "cpu_events_rank_0_channel_3").unlink()
+    report = auto([folder], tmp_path / "t")
+    assert report.dropped == {}
+    assert spans(tmp_path / "t") == [
+        ("buffer 0", "executor_op_3", T0 + 1000, T0 + 3000),
+        ("buffer 0", "executor_init", T0 + 4000, T0 + 5000),
+    ]
+
+
 def test_what_npkit_began_and_never_ended_is_counted(tmp_path):
     npkit(tmp_path / "d")
     with (tmp_path / "d" / "gpu_events_rank_0_buf_1").open("ab") as file:
