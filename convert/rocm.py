@@ -31,6 +31,13 @@ _COPIES = {
 """rocprofiler_memory_copy_operation_t (fwd.h of rocprofiler-sdk), named as PyTorch's profiler names copies."""
 
 
+_SAME_TYPES = {
+    "char": "int8", "int": "int32", "half": "float16", "float": "float32", "double": "float64",
+    "fp8e4m3": "float8e4m3", "fp8e5m2": "float8e5m2",
+}  # fmt: skip
+"""Other names of ncclDataType_t's values (nccl.h.in of RCCL 2.21 and 2.27)."""
+
+
 def copy_name(operation: str) -> str:
     """Return a copy's name; older files leave out the first words of its kind."""
     return _COPIES.get(f"MEMORY_COPY_{operation.removeprefix('MEMORY_COPY_')}", "Memcpy unknown")
@@ -83,7 +90,7 @@ def _dtype(text: str) -> tuple[str | None, int | None]:
     if value is not None:
         return DTYPES[value] if value < len(DTYPES) else (None, None)
     word = text.removeprefix("nccl").lower()
-    return next((found for found in DTYPES if found[0] == word), (None, None))
+    return next((found for found in DTYPES if found[0] == _SAME_TYPES.get(word, word)), (None, None))
 
 
 def rank_in_environment(environment: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -112,6 +119,14 @@ def finished(tasks: Sequence[Task]) -> list[Task]:
     )
     tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
     return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
+
+
+def unnamed_note(place: Place, count: int) -> list[str]:
+    """Return the note on kernels of which the file does not hold the name; none where there is none."""
+    what = (
+        f"{place.path.name} does not hold the names of {count} kernels: which of them are RCCL's is not known"
+    )
+    return [f"{what}; record it again"] if count else []
 
 
 def clock_of(place: Place) -> str:

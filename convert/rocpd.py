@@ -33,6 +33,7 @@ from .rocm import (
     number_in,
     rank_in_environment,
     rccl_call,
+    unnamed_note,
 )
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
@@ -215,9 +216,12 @@ def _add_kernels(tables: _Tables, profile: Profile) -> None:
     lane = _lane(tables, table, place)
     columns = ("start", "end", "kernel_id", lane, "grid_size_x", "workgroup_size_x")
     where = f"t.pid = {place.process} AND t.agent_id = {place.device}"
+    unnamed = 0
     for batch, _ in tables.database.batches(table, columns, where, joined=join, others=others):
         ids, places = np.unique(batch["kernel_id"], return_inverse=True)
-        words = [w or "unnamed kernel" for w in tables.database.strings(symbols, ids, name)]
+        words = tables.database.strings(symbols, ids, name)
+        unnamed += int(np.array([not word for word in words], bool)[places].sum())
+        words = [word or "unnamed kernel" for word in words]
         own = {"device": np.full(len(places), place.number), "stream": batch[lane]}
         grid = blocks(batch["grid_size_x"], batch["workgroup_size_x"])
         calls = _column(batch, "correlation")
@@ -225,6 +229,7 @@ def _add_kernels(tables: _Tables, profile: Profile) -> None:
         profile.rows.add(
             KERNEL, words_here, batch["start"], batch["end"], **own, correlation=calls, grid_x=grid
         )
+    profile.notes += unnamed_note(place, unnamed)
 
 
 def _lane(tables: _Tables, table: Table, place: Place) -> str:

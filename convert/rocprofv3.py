@@ -23,7 +23,7 @@ from .narrow import Column
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
-from .rocm import blocks, clock_of, copy_name, finished, is_hip_call, rccl_call
+from .rocm import blocks, clock_of, copy_name, finished, is_hip_call, rccl_call, unnamed_note
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
 _TOP = "rocprofiler-sdk-tool"
@@ -338,15 +338,19 @@ def _lane(file: _File) -> str:
 
 def _add_kernels(file: _File, profile: Profile, gpus: frozenset[int], ordinals: dict[int, int]) -> None:
     names = ("start", "end", "agent", "kernel", _lane(file), "correlation", "grid", "group")
+    unnamed = 0
     for columns in file.rows("kernel_dispatch", *names):
         rows = np.isin(columns[2], list(gpus))
         start, end, agent, kernel, lane, correlation, grid, group = (c[rows] for c in columns)
         ids, places = np.unique(kernel, return_inverse=True)
-        words = dictionary([file.symbols.get(i) or "unnamed kernel" for i in ids.tolist()], places)
+        known = [file.symbols.get(i, "") for i in ids.tolist()]
+        unnamed += int(np.array([not word for word in known], bool)[places].sum())
+        words = dictionary([word or "unnamed kernel" for word in known], places)
         profile.rows.add(
             KERNEL, words, start, end, device=_ordinals(agent, ordinals), stream=lane, correlation=correlation,
             grid_x=blocks(grid, group),
         )  # fmt: skip
+    profile.notes += unnamed_note(profile.task.place, unnamed)
 
 
 def _add_copies(

@@ -148,9 +148,10 @@ def test_kernels_launches_collectives_and_ranks_of_a_job(tmp_path):
     assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
 
 
-def test_rccls_calls_find_their_kernels_where_hips_were_not_recorded(tmp_path):
+@pytest.mark.parametrize("datatype", ["ncclFloat16", "ncclHalf", "6"])
+def test_rccls_calls_find_their_kernels_where_hips_were_not_recorded(tmp_path, datatype):
     made = Profiled(tmp_path / "a.db")
-    made.call(1000, 1900, 5, "ncclAllReduce", "RCCL_API", count="256", datatype="ncclFloat16")
+    made.call(1000, 1900, 5, "ncclAllReduce", "RCCL_API", count="256", datatype=datatype)
     made.kernel(2000, 3000, 5, "ncclDevKernel_Generic_1(ncclDevKernelArgsStorage<4096ul>)")
     found = convert(ROCPD, [made.done()], tmp_path / "out")
     (part,) = Trace(tmp_path / "out").read("collectives").to_pylist()
@@ -205,6 +206,15 @@ def test_any_table_but_the_dispatches_may_be_absent(tmp_path, missing):
     kinds = Trace(tmp_path / "out").read("spans", ["kind"])["kind"].to_pylist()
     assert kinds.count("kernel") == 6
     assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
+
+
+def test_kernels_without_a_name_are_counted(tmp_path):
+    (path, _) = sorted(job(tmp_path / "in").iterdir())
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"DELETE FROM \"rocpd_info_kernel_symbol{UUID}\" WHERE display_name LIKE 'nccl%'")
+        db.commit()
+    report = convert(ROCPD, [path], tmp_path / "out")
+    assert any("does not hold the names of 3 kernels" in note for note in report.notes)
 
 
 def test_events_whose_parents_form_a_loop_do_no_harm(tmp_path):

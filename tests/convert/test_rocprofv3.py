@@ -198,6 +198,12 @@ def test_where_no_stream_was_recorded_queues_are_the_lanes(tmp_path):
     assert spans == ["stream 5", "stream 6"]
 
 
+def test_kernels_without_a_name_are_counted(tmp_path):
+    given = document([dispatch(1000, 2000, 1), dispatch(3000, 4000, 2, kernel=9)])
+    report = convert(FORMAT, [save(tmp_path / "a_results.json", given)], tmp_path / "out")
+    assert any("does not hold the names of 1 kernels" in note for note in report.notes)
+
+
 def test_a_cut_file_keeps_what_was_whole_and_says_so(tmp_path):
     text = json.dumps(document([dispatch(1000 * i, 1000 * i + 500, i) for i in range(1, 101)]))
     cut = text[: text.index('"start_timestamp": 50000')]
