@@ -145,9 +145,10 @@ def _call(
     pair = [text for text in told if isinstance(text, str)] if isinstance(told, (list, tuple)) else []
     if not isinstance(name, str) or created is None or len(pair) != 2:
         return None
-    p2p = entry.get("is_p2p") is True
-    sequence = whole(entry.get("p2p_seq_id" if p2p else "collective_seq_id"), 0)
     peer = _PEER.search(name[:_LONGEST_NAME])
+    told_p2p = entry.get("is_p2p")
+    p2p = bool(peer) if told_p2p is None else told_p2p is True  # dumps before version 2.2 do not say
+    sequence = whole(entry.get("p2p_seq_id" if p2p else "collective_seq_id"), 0)
     dtype, size_bytes = _size(entry, sizes)
     completed = whole(entry.get("time_discovered_completed_ns"), created)
     counted = not p2p and sequence is not None and sequence <= ended.get(str(entry.get("pg_id")), -1)

@@ -43,11 +43,11 @@ def entry(sequence, state="completed", name="nccl:all_reduce", *, shape=(1024,),
     }
 
 
-def dump(folder, rank, entries, world=3):
+def dump(folder, rank, entries, world=3, version="2.10"):
     ranks = str([*range(world)])
     folder.mkdir(exist_ok=True)
     document = {
-        "version": "2.10",
+        "version": version,
         "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": ranks}},
         "pg_status": {},
         "entries": entries,
@@ -128,6 +128,21 @@ def test_a_rank_without_a_dump_is_missing_and_a_send_keeps_its_peer(tmp_path):
     assert any(note.endswith("started on ranks [0], no dump on ranks [1, 2]") for note in report.notes)
     (row,) = Trace(tmp_path / "t").read("collectives").to_pylist()
     assert (row["operation"], row["peer"], row["sequence"]) == ("send", 2, 1)
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.4", "2.7", "2.10"])
+def test_dumps_of_older_versions_are_read_as_far_as_they_tell(version, tmp_path):
+    """2.1 does not say what is point to point: the name does; a send has the number of the collective before it."""
+    for rank, name in enumerate(("nccl:send 0->1", "nccl:recv 1<-0")):
+        own = [entry(1), *({**entry(1, p2p=number, name=name)} for number in (1, 2))]
+        for told in own if version == "2.1" else ():
+            del told["is_p2p"], told["timeout_ms"]
+        dump(tmp_path / "d", rank, own, world=2, version=version)
+    report = run(tmp_path / "d", tmp_path / "t")
+    assert report.collectives == {"all_reduce": 2, "send": 2, "recv": 2}
+    rows = Trace(tmp_path / "t").read("collectives").to_pylist()
+    pairs = {(r["operation"], r["sequence"]) for r in rows if r["operation"] != "all_reduce"}
+    assert len(pairs) == 4
 
 
 JOB = """
