@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 
 from ..schemas.errors import InputError
 from ..schemas.tables import BACKENDS, TRACE_TABLES
-from .chakra_nodes import COLLECTIVES, LATEST_NS, TYPES, ChakraFile, Node, parse_metadata, read_nodes
+from .chakra_model import COLLECTIVES, TYPES, Node
+from .chakra_nodes import LATEST_NS, ChakraFile, parse_metadata, read_nodes
 from .collectives import Group, Part
 from .formats import Format, Head
 from .rank import RankRecord

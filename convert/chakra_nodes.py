@@ -2,15 +2,16 @@
 
 Messages and numbers are those of mlcommons/chakra: schema/protobuf/et_def.proto (commit 6dc63e14), whose field
 numbers are those of et_def/et_def.proto before it (06237b0c, where GlobalMetadata had its attributes in field
-1), and eg_def/eg_def.proto (df405e8e), the first version, whose files begin with a node and whose enums are
-others. A file is a sequence of messages, each behind its length as a varint (src/third_party/utils/protolib.py);
-JSON is what src/jsonizer/jsonizer.py prints, one object behind another.
+1); files that begin with a node are older (`chakra_early`). A file is a sequence of messages, each behind its
+length as a varint (src/third_party/utils/protolib.py); JSON is what src/jsonizer/jsonizer.py prints, one object
+behind another.
 """
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,20 +20,11 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 
 from ..schemas.errors import InputError
+from .chakra_early import early_reader
+from .chakra_model import TYPES, Node
 from .files import allowed_bytes
 from .messages import message_classes
 
-TYPES = (
-    "INVALID_NODE", "METADATA_NODE", "MEM_LOAD_NODE", "MEM_STORE_NODE", "COMP_NODE", "COMM_SEND_NODE",
-    "COMM_RECV_NODE", "COMM_COLL_NODE", "STORAGE_NODE", "BATCH_NODE", "CHECKPOINT_NODE",
-)  # fmt: skip
-COLLECTIVES = (
-    "all_reduce", "reduce", "all_gather", "gather", "scatter", "broadcast", "all_to_all", "reduce_scatter",
-    "reduce_scatter", "barrier",
-)  # fmt: skip
-"""The schema's name of each CollectiveCommType (8 is REDUCE_SCATTER_BLOCK)."""
-_OLD_TYPES = (0, 2, 3, 4, 5, 6, 7)  # eg_def had no METADATA_NODE
-_OLD_COLLECTIVES = (None, 0, 6, 2, 7)  # INVALID_COMM, ALL_REDUCE, ALL_TO_ALL, ALL_GATHER, REDUCE_SCATTER
 LARGEST_MESSAGE = 1 << 26
 LATEST_NS = 1 << 62
 _PIECE_BYTES = 1 << 20
@@ -67,43 +59,9 @@ MESSAGES = message_classes(
             "9 outputs IOInfo",
             "10 attr *AttributeProto",
         ),
-        "OldNode": (
-            "1 id uint64",
-            "2 name string",
-            "3 node_type uint32",
-            "4 parent *uint64",
-            "6 tensor_size uint64",
-            "7 simulated_run_time uint64",
-            "12 num_ops uint64",
-            "13 comm_type uint32",
-            "15 communicator_id uint32",
-            "16 comm_src uint32",
-            "17 comm_dst uint32",
-            "18 comm_size uint32",
-            "19 comm_tag uint32",
-        ),
     },
     {"NodeType": TYPES},
 )
-
-
-@dataclass
-class Node:
-    """One node of any version.
-
-    Its type is an index of TYPES; times are nanoseconds, 0 where the file has none. `dependencies` must end
-    before it starts; `callers` have begun: PyTorch's converter gives the call stack as control dependencies.
-    """
-
-    id: int
-    name: str
-    type: int
-    dependencies: tuple[int, ...]
-    callers: tuple[int, ...]
-    start_ns: int
-    duration_ns: int
-    attributes: dict[str, Any]
-    inputs: str = ""
 
 
 @dataclass
@@ -155,19 +113,29 @@ def _is_json(data: BinaryIO) -> bool:
 
 def _binary_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
     """Yield the nodes of a protobuf file; its metadata go to `file`."""
-    old = None
-    for number, message in enumerate(_frames(file, data)):
-        try:
-            if old is None:
-                old = message[:1] == b"\x08"  # field 1 is a number: a node's id, where metadata have text
-                if not old:
-                    file.metadata = parse_metadata(message)
-                    continue
-            yield _old_node(message) if old else node_of(MESSAGES["Node"].FromString(message))
-        except (DecodeError, IndexError) as error:
-            raise InputError(
-                f"{file.path}: message {number} is no Chakra node ({error}); is it an .et file?"
-            ) from error
+    frames = _frames(file, data)
+    first = next(frames, b"")
+    read: Callable[[bytes], Node] = _node
+    if first[:1] == b"\x08":  # field 1 is a number: a node's id, where metadata have text
+        early = [first, *frames]
+        read, frames = early_reader(early), iter(early)
+    elif first:
+        with _named(file, 0):
+            file.metadata = parse_metadata(first)
+    for number, message in enumerate(frames, start=1 - (read is not _node)):
+        with _named(file, number):
+            node = read(message)
+        yield node
+
+
+@contextmanager
+def _named(file: ChakraFile, number: int) -> Iterator[None]:
+    try:
+        yield
+    except (DecodeError, IndexError) as error:
+        raise InputError(
+            f"{file.path}: message {number} is no Chakra node ({error}); is it an .et file?"
+        ) from error
 
 
 def _frames(file: ChakraFile, data: BinaryIO) -> Iterator[bytes]:
@@ -223,27 +191,8 @@ def node_of(node: Any) -> Node:
     return Node(node.id, node.name, kind, after, callers, start, duration, attributes, node.inputs.values)
 
 
-def _old_node(message: bytes) -> Node:
-    """Return a node of the first version; its run time counts cycles of 1 ns (ASTRA-sim, 3ad841a5)."""
-    node = MESSAGES["OldNode"].FromString(message)
-    kind = _OLD_TYPES[node.node_type]
-    attributes: dict[str, Any] = {}
-    if TYPES[kind].startswith("COMM"):
-        attributes = {name: getattr(node, name) for name in ("comm_size", "comm_src", "comm_dst", "comm_tag")}
-        if (collective := _OLD_COLLECTIVES[node.comm_type]) is not None and TYPES[kind] == "COMM_COLL_NODE":
-            attributes["comm_type"] = collective
-        if node.communicator_id:
-            attributes["pg_name"] = str(node.communicator_id)
-    return Node(
-        node.id,
-        node.name,
-        kind,
-        tuple(dict.fromkeys(node.parent)),
-        (),
-        0,
-        node.simulated_run_time,
-        attributes,
-    )
+def _node(message: bytes) -> Node:
+    return node_of(MESSAGES["Node"].FromString(message))
 
 
 def _json_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:

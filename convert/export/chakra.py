@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 from ...schemas import Results
 from ...schemas.errors import InputError
 from ..chakra import GROUPS, OWN
-from ..chakra_nodes import COLLECTIVES, MESSAGES, TYPES
+from ..chakra_model import COLLECTIVES, TYPES
+from ..chakra_nodes import MESSAGES
 from .expansion import Collective
 from .job import POINT_TO_POINT, Job, read_job
 from .packets import varint

@@ -164,6 +164,47 @@ def test_the_first_version_had_no_metadata_and_other_enums(tmp_path):
     assert record.hardware["backend"] == "virtual"
 
 
+def typed(number, name, kind, parents, attributes, value):
+    """A node of the versions whose attributes have a type; `value` gives field and type of a Python type."""
+    told = [
+        {1: key, 2: value[type(v)][1], value[type(v)][0]: v if isinstance(v, str) else int(v)}
+        for key, v in attributes
+    ]
+    return {1: number, 2: name, 3: kind, 4: list(parents), 11: told}
+
+
+@pytest.mark.parametrize(
+    ("value", "comp", "coll"),
+    [
+        ({bool: (4, 0), int: (6, 2), str: (7, 3)}, 4, 7),  # et_def.proto of 9d917e3c
+        (
+            {bool: (5, 1), int: (5, 1), str: (6, 2)},
+            3,
+            6,
+        ),  # et_def.pb.h of that commit: no BOOL, no METADATA_NODE
+    ],
+)
+def test_versions_whose_attributes_have_a_type(value, comp, coll, tmp_path):
+    """Read as the first version, a COMP_NODE of these would be a send."""
+    old = [
+        typed(1, "aten::mm", comp, [], [("is_host_op", True), ("runtime", 10), ("op_schema", "mm()")], value),
+        typed(2, "gemm", comp, [1], [("is_host_op", False), ("runtime", 40)], value),
+        typed(3, "a2a", coll, [2], [("is_host_op", False), ("comm_type", 1), ("comm_size", 256)], value),
+        typed(4, "rs", coll, [3], [("is_host_op", False), ("comm_type", 3), ("comm_size", 64)], value),
+    ]
+    (record,) = read(write(tmp_path, *old), True)
+    assert spans_of(record) == {
+        "aten::mm": ("thread 0", 0, 10_000),
+        "gemm": ("stream compute", 10_000, 50_000),
+        "a2a": ("stream communication", 50_000, 50_000),
+        "rs": ("stream communication", 50_000, 50_000),
+    }
+    assert [(p.operation, p.size_bytes) for p in record.parts] == [
+        ("all_to_all", 256),
+        ("reduce_scatter", 64),
+    ]
+
+
 def test_callers_that_wait_for_what_they_call_do_not_stop_the_layout(tmp_path):
     """As PyTorch's converter writes them: the kernel is called by an operator that depends on the kernel."""
     both = [
