@@ -32,6 +32,7 @@ _RANK = re.compile(r"\.(\d+)\.(?:et|eg|json)(?:\.gz)?$")
 _KINDS = TRACE_TABLES["spans"].by_name["kind"].values
 _OPERATIONS = TRACE_TABLES["collectives"].by_name["operation"].values
 _COPIES = ("MEM_LOAD_NODE", "MEM_STORE_NODE")
+_OF_THE_HOST = ("STORAGE_NODE", "BATCH_NODE", "CHECKPOINT_NODE")
 _MARKS = (b'"ctrlDeps"', b'"dataDeps"', b'"durationMicros"', b'_NODE"')
 _QUOTES = "[]'\" "
 _POINT_TO_POINT = {"COMM_SEND_NODE": "send", "COMM_RECV_NODE": "recv"}
@@ -153,7 +154,7 @@ def _backend(file: ChakraFile) -> str:
 
 
 def _on_host(node: Node) -> bool:
-    return bool(node.attributes.get("is_cpu_op"))
+    return bool(node.attributes.get("is_cpu_op", TYPES[node.type] in _OF_THE_HOST))
 
 
 def _lane(node: Node) -> str:

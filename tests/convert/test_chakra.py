@@ -205,6 +205,14 @@ def test_versions_whose_attributes_have_a_type(value, comp, coll, tmp_path):
     ]
 
 
+def test_storage_is_the_hosts_work_and_what_later_versions_add_is_left_out(tmp_path):
+    nodes = [node(1, "pread", 8, duration=9), node(2, "load", 9, after=[1], duration=1), node(3, "later", 99)]
+    (record,) = read(write(tmp_path, METADATA, *nodes), True)
+    assert spans_of(record) == {"pread": ("thread 0", 0, 9000), "load": ("thread 0", 9000, 10_000)}
+    assert set(record.spans["kind"]) == {"host_call"}
+    assert record.dropped == {"node without work (metadata, gap)": 1}
+
+
 def test_callers_that_wait_for_what_they_call_do_not_stop_the_layout(tmp_path):
     """As PyTorch's converter writes them: the kernel is called by an operator that depends on the kernel."""
     both = [
