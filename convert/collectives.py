@@ -13,41 +13,24 @@ import numpy as np
 
 from .events import Events
 from .execution_trace import ExecutionTrace
-from .scanner import ANNOTATION, BACKENDS, KERNEL, RECORD
+from .objects import integer
+from .operations import COLLECTIVE_NAME, KERNEL_NAME, SYMMETRIC, algorithm_of, kernel_operation, protocol_of
+from .operations import operation_of as operation_of
+from .scanner import ANNOTATION, KERNEL, RECORD
 from .work import Work
 
-COLLECTIVE_NAME = f"^({'|'.join(BACKENDS)})"
-_KERNEL = r"(?i)^(void )?(nccl|rccl|msccl)|\b(multimem|one_shot|two_shot)_[a-z_]*_kernel(_inplace)?\b"
 _HOST_ONLY = r"^(gloo|mpi|ucc):"
-_KERNEL_NAME = re.compile(r"(?i)(?:nccl|rccl)(?:dev)?kernel_(?P<operation>[A-Za-z]+)_")
-_SYMMETRIC_NAME = re.compile(
-    r"\b(?:multimem_|one_shot_|two_shot_)+(?P<operation>all_reduce|all_gather|reduce)_kernel(?:_inplace)?\b"
-)
-"""Kernels of PyTorch's symmetric memory (CUDASymmetricMemoryOps.cu), which no process group records."""
-_ALGORITHM = re.compile(r"_(RING|TREE|NVLS_TREE|NVLS|COLLNET_DIRECT|COLLNET_CHAIN|PAT)(?=_|\(|$)")
-_PROTOCOL = re.compile(r"_(LL128|LL|SIMPLE)(?=_|\(|$)")
 _PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
-
-_OPERATIONS = {
-    # Keys: names of PyTorch (c10d records, nccl: annotations) and of NCCL's kernels, in lower case, without
-    # underscores, digits' bases and the suffixes that say how buffers are laid out.
-    "allreduce": "all_reduce",
-    "allgather": "all_gather",
-    "reducescatter": "reduce_scatter",
-    "broadcast": "broadcast",
-    "reduce": "reduce",
-    "alltoall": "all_to_all",
-    "alltoallv": "all_to_allv",
-    "gather": "gather",
-    "scatter": "scatter",
-    "send": "send",
-    "recv": "recv",
-    "barrier": "barrier",
-    "allreducebarrier": "barrier",
-}
 _POINT_TO_POINT = ("send", "recv")
+_WHOLE = (
+    *("In msg nelems", "Out msg nelems", "Group size", "Seq", "Rank", "Src Rank", "Dst Rank"),
+    *("Global rank start", "Global rank stride"),
+)
+_UNTOLD = (
+    "Seq",
+    "Rank",
+)  # of symmetric memory these are always 0, and the own rank even where there is a root
 _ROOTED = ("broadcast", "reduce", "gather", "scatter")
-_LAYOUT = re.compile(r"base|coalesced|intotensor|tensor|single|oop|sparse")
 # NCCL's names of the types that PyTorch writes, and the bytes of an element.
 _TYPES = {
     "float": ("float32", 4),
@@ -114,14 +97,6 @@ class Part:
     channels: int | None = None
     on_gpu: bool = True
     stream: int | None = None
-
-
-def operation_of(name: str) -> str:
-    """Return the schema's operation for a name that PyTorch or NCCL gives, `wait`, or `unknown`."""
-    text = re.sub(COLLECTIVE_NAME, "", name).split(" ")[0].lower()
-    if text == "wait":
-        return "wait"
-    return _OPERATIONS.get(_LAYOUT.sub("", text.replace("_", "")), "unknown")
 
 
 class HostRecords:
@@ -209,7 +184,7 @@ def find_parts(work: Work, records: HostRecords, trace: ExecutionTrace | None) -
 
 
 def _kernels(work: Work, records: HostRecords) -> list[int]:
-    named = (work.kind == KERNEL) & work.matching(_KERNEL)
+    named = (work.kind == KERNEL) & work.matching(KERNEL_NAME)
     labelled = {key for key, args in records.kernels.items() if "Collective name" in args}
     spans = set(np.flatnonzero(named).tolist())
     if labelled:
@@ -234,13 +209,10 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
         ("host record", records.args.get(record, {})),
         ("execution trace", joined.get(record, {})),
         ("annotation", _annotation_args(work, records, annotation)),
-        ("kernel name", _kernel_name_args(name)),
+        ("kernel name", {"Collective name": kernel_operation(name)}),
     ])  # fmt: skip
     part.launch_ns = int(work.start_ns[launch]) if launch >= 0 else None
-    if "sendrecv" not in name.lower() and (algorithm := _ALGORITHM.search(name)):
-        part.algorithm = algorithm[1].lower()
-    if protocol := _PROTOCOL.search(name):
-        part.protocol = protocol[1].lower()
+    part.algorithm, part.protocol = algorithm_of(name), protocol_of(name)
     part.channels = int(work.grid_x[span]) if work.grid_x[span] > 0 else None
     return part
 
@@ -277,21 +249,18 @@ def _annotation_args(work: Work, records: HostRecords, annotation: int) -> dict[
     return args
 
 
-def _kernel_name_args(name: str) -> dict[str, Any]:
-    match = _KERNEL_NAME.search(name) or _SYMMETRIC_NAME.search(name)
-    known = match and operation_of(match["operation"]) != "unknown"
-    return {"Collective name": match["operation"]} if match and known else {}
-
-
 def described(work: Work, span: int, record: int, sources: Sequence[tuple[str, dict[str, Any]]]) -> Part:
     """Build a part from the first source that names a known operation, completed from the later ones."""
     args: dict[str, Any] = {}
     best, operation = "nothing", "unknown"
     for source, given in sources:
-        named = operation_of(str(given.get("Collective name", "")))
+        name = str(given.get("Collective name") or "")
+        named = operation_of(name)
         if operation == "unknown" and named not in ("unknown", "wait"):
             best, operation = source, named
-        args = {**{k: v for k, v in given.items() if v is not None}, **args}
+        untold = _UNTOLD if name.startswith(SYMMETRIC) else ()
+        args = {**{k: v for k, v in given.items() if v is not None and k not in untold}, **args}
+    args |= {key: integer(args[key]) for key in _WHOLE if key in args}
     if operation == "all_to_all" and _list(args.get("In split size")):
         operation = "all_to_allv"
     part = Part(

@@ -195,12 +195,11 @@ def _alike(part: Part) -> tuple[object, ...]:
 
 
 def _numbered(by_rank: Mapping[int, list[Part]]) -> bool:
-    """Whether the source numbers every operation, but perhaps sends and receives, once on each rank."""
+    """Whether the source gives each operation, but perhaps sends and receives, a number of its own on a rank."""
     for own in by_rank.values():
-        keys = Counter((p.sequence, p.operation, p.peer) for p in own if p.sequence is not None)
-        if any(p.sequence is None and p.operation not in _POINT_TO_POINT for p in own):
-            return False
-        if max(keys.values(), default=0) > 1:
+        sides = Counter((p.sequence, p.operation, p.peer) for p in own if p.sequence is not None)
+        numbers = Counter(p.sequence for p in own if p.operation not in _POINT_TO_POINT)
+        if None in numbers or max((*sides.values(), *numbers.values()), default=0) > 1:
             return False
     return any(p.sequence is not None for own in by_rank.values() for p in own)
 

@@ -158,6 +158,57 @@ def test_a_group_whose_kernels_cannot_be_told_apart_stays_as_it_is(tmp_path, wri
     assert [(c["operation"], c["size_bytes"]) for c in ranks[0]] == [("unknown", None)] * 2
 
 
+def test_operations_of_one_number_are_matched_by_order(tmp_path, write, make):
+    """Coalesced calls share a Seq; they are no sign of two runs."""
+    gather, scatter = ("_allgather_base", {}), ("_reduce_scatter_base", {})
+    names = [f"ncclDevKernel_{name}_RING_LL(args)" for name in ("AllGather", "ReduceScatter_Sum_f32")]
+
+    def events(me):
+        kernels = [
+            e for i, name in enumerate(names)
+            for e in (make.launch(i + 1, 110 + i), make.kernel(i + 1, 200 + 100 * i, 50, 20, name))
+        ]  # fmt: skip
+        return [*group(0, gather, scatter, Seq=5), *kernels]
+
+    ranks, report = converted(tmp_path, write, make, events)
+    assert [(c["operation"], c["sequence"]) for c in ranks[1]] == [("all_gather", 0), ("reduce_scatter", 1)]
+    assert report.matched == 2
+
+
+def test_records_of_symmetric_memory_tell_operation_size_and_group(tmp_path, write, make):
+    """Their Seq is always 0, their Rank the own one; a reduce_scatter runs the two-shot all_reduce's kernel."""
+    calls = {
+        "symm_mem::one_shot_all_reduce": "one_shot_all_reduce_kernel<float, 16, 8>",
+        "symm_mem::reduce_scatter": "two_shot_all_reduce_kernel<float, 16, 8, true, false>",
+        "symm_mem::multimem_one_shot_reduce": "multimem_one_shot_reduce_kernel<float, 16>",
+    }
+
+    def events(me):
+        return [
+            event for i, (name, kernel) in enumerate(calls.items())
+            for event in (record(name, i + 1, 100 * i, Seq=0, Rank=me), make.launch(i + 1, 100 * i + 10),
+                          make.kernel(i + 1, 100 * i + 60, 20, 20, f"void (anonymous)::{kernel}(float**)"))
+        ]  # fmt: skip
+
+    ranks, report = converted(tmp_path, write, make, events)
+    told = [(c["operation"], c["size_bytes"], c["communicator"], c["sequence"], c["peer"]) for c in ranks[0]]
+    assert told == [
+        ("all_reduce", 400, "1", 0, None), ("reduce_scatter", 400, "1", 1, None), ("reduce", 400, "1", 2, None),
+    ]  # fmt: skip
+    assert report.matched == 3
+
+
+@pytest.mark.parametrize("text", [str, float, lambda number: f"{number}"])
+def test_numbers_may_be_written_otherwise(tmp_path, write, make, text):
+    given = {"In msg nelems": text(100), "Group size": text(2), "Seq": text(7)}
+    ranks, _ = converted(
+        tmp_path, write, make,
+        lambda me: [record("allreduce", 7, 100, **given), make.launch(1, 110),
+                    make.kernel(1, 200, 50, 20, GENERIC)],
+    )  # fmt: skip
+    assert [(c["size_bytes"], c["sequence"]) for c in ranks[0]] == [(400, 7)]
+
+
 @pytest.mark.parametrize(
     ("dtype", "name", "size"),
     [("Float8_e4m3fnuz", "float8e4m3fnuz", 100), ("c10::BFloat16", "bfloat16", 200), ("Short", "int16", 200),
