@@ -61,6 +61,7 @@ class Database:
                 f"{self.path} is not whole without {log.name}; let the profiler end, or run "
                 f"`sqlite3 {path.name} 'pragma wal_checkpoint(truncate)'`"
             )
+        _refuse_half_written(path, self.path)
         _refuse_cut(path, self.path)
         self._left = 0
         self._budget = max(_LEAST_STEPS, path.stat().st_size * _STEPS_A_BYTE) // _STEPS_A_CALL
@@ -181,6 +182,22 @@ def _integers(values: Sequence[int | None]) -> Ints:
     if None in values:
         return np.array([NULL if v is None else v for v in values], np.int64)
     return np.array(values, np.int64)
+
+
+def _refuse_half_written(path: Path, told: Path) -> None:
+    """Raise InputError where what a killed writer had not finished is still to be undone.
+
+    A rollback journal that is needed begins with this: https://www.sqlite.org/fileformat2.html, 3.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file():
+        with journal.open("rb") as file:
+            hot = file.read(8) == bytes.fromhex("d9d505f920a163d7")
+        if hot:
+            raise InputError(
+                f"{told} was not written to its end, as {journal.name} beside it says: record it again, or keep "
+                f"what is whole with `sqlite3 {path.name} 'pragma integrity_check'`"
+            )
 
 
 def _refuse_cut(path: Path, told: Path) -> None:

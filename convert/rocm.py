@@ -1,6 +1,6 @@
 """What rocprofv3's two formats share: names of copies and calls, RCCL's calls, and hosts whose clocks differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,6 +119,16 @@ def finished(tasks: Sequence[Task]) -> list[Task]:
     )
     tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
     return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
+
+
+def lanes_are_queues(pairs: Iterable[tuple[int | None, int | None]]) -> bool:
+    """Whether lanes are told by hardware queues rather than by streams, of the (stream, queue) of all dispatches.
+
+    Stream 0 is HIP's default stream, and stands too for all streams where they were not recorded: of several queues
+    it says nothing then.
+    """
+    streams, queues = (set(column) - {None, NULL} for column in zip(*pairs, strict=True))
+    return not streams or (streams == {0} and len(queues) > 1)
 
 
 def unnamed_note(place: Place, count: int) -> list[str]:

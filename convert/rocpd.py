@@ -30,6 +30,7 @@ from .rocm import (
     copy_name,
     finished,
     is_hip_call,
+    lanes_are_queues,
     number_in,
     rank_in_environment,
     rccl_call,
@@ -234,11 +235,10 @@ def _add_kernels(tables: _Tables, profile: Profile) -> None:
 
 def _lane(tables: _Tables, table: Table, place: Place) -> str:
     """Return which column tells lanes: streams where HIP's were recorded, else hardware queues."""
-    if "stream_id" not in table.columns:
-        return "queue_id"
+    names = [name if name in table.columns else "NULL" for name in ("stream_id", "queue_id")]
     where = f"pid = {place.process} AND agent_id = {place.device}"
-    some = tables.database.rows(f'SELECT DISTINCT stream_id FROM "{table.name}" WHERE {where} LIMIT 2')
-    return "stream_id" if len(some) > 1 or "queue_id" not in table.columns else "queue_id"
+    query = f'SELECT DISTINCT {", ".join(names)} FROM "{table.name}" WHERE {where} LIMIT 1000'
+    return "queue_id" if lanes_are_queues(tables.database.rows(query)) else "stream_id"
 
 
 def _add_copies(tables: _Tables, profile: Profile) -> None:

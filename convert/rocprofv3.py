@@ -23,7 +23,16 @@ from .narrow import Column
 from .nccl_calls import Call
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
 from .rank import RankRecord
-from .rocm import blocks, clock_of, copy_name, finished, is_hip_call, rccl_call, unnamed_note
+from .rocm import (
+    blocks,
+    clock_of,
+    copy_name,
+    finished,
+    is_hip_call,
+    lanes_are_queues,
+    rccl_call,
+    unnamed_note,
+)
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
 
 _TOP = "rocprofiler-sdk-tool"
@@ -330,10 +339,9 @@ def _ordinals(handles: Ints, ordinals: dict[int, int]) -> Ints:
 
 def _lane(file: _File) -> str:
     """Return what tells lanes: streams where HIP's were recorded, else hardware queues."""
-    streams = {
-        stream for (part,) in file.rows("kernel_dispatch", "stream") for stream in np.unique(part).tolist()
-    }
-    return "stream" if len(streams) > 1 else "queue"
+    parts = file.rows("kernel_dispatch", "stream", "queue")
+    pairs = {(s, q) for part in parts for s, q in np.unique(np.stack(part, axis=1), axis=0).tolist()}
+    return "queue" if lanes_are_queues(pairs) else "stream"
 
 
 def _add_kernels(file: _File, profile: Profile, gpus: frozenset[int], ordinals: dict[int, int]) -> None:

@@ -208,6 +208,45 @@ def test_any_table_but_the_dispatches_may_be_absent(tmp_path, missing):
     assert not [p for p in check(tmp_path / "out") if p.severity == "error"]
 
 
+@pytest.mark.parametrize(
+    ("streams", "queues", "lanes"),
+    [
+        ((0, 0), (5, 6), ["stream 5", "stream 6"]),  # streams were not recorded
+        ((0, 0), (5, 5), ["stream 0", "stream 0"]),
+        ((3, 3), (5, 6), ["stream 3", "stream 3"]),  # HIP spreads a stream over queues, in order
+        ((0, 3), (5, 5), ["stream 0", "stream 3"]),
+        ((None, None), (5, 6), ["stream 5", "stream 6"]),
+    ],
+)
+def test_lanes_are_streams_or_where_these_were_not_recorded_queues(tmp_path, streams, queues, lanes):
+    made = Profiled(tmp_path / "a.db")
+    for i, (stream, queue) in enumerate(zip(streams, queues, strict=True)):
+        made.kernel(1000 * i + 100, 1000 * i + 200, i + 1, stream=stream)
+        made.db.execute(f'UPDATE "rocpd_kernel_dispatch{UUID}" SET queue_id = ? WHERE id = ?', (queue, i + 1))
+    convert(ROCPD, [made.done()], tmp_path / "out")
+    assert Trace(tmp_path / "out").read("spans", ["lane"])["lane"].to_pylist() == lanes
+
+
+def test_a_database_that_a_killed_profiler_left_half_written_is_refused(tmp_path):
+    made = Profiled(tmp_path / "a.db")
+    made.kernel(1, 2, 1)
+    made.db.commit()
+    made.kernel(3, 4, 2)
+    made.db.execute("PRAGMA cache_size = 1")
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i FROM n"
+    made.db.execute(
+        f'INSERT INTO "rocpd_string{UUID}" (string) SELECT hex(randomblob(4000)) FROM ({numbers})'
+    )
+    left = tmp_path / "left.db"
+    for end in ("", "-journal"):
+        (tmp_path / f"left.db{end}").write_bytes((tmp_path / f"a.db{end}").read_bytes())
+    with pytest.raises(InputError, match=r"left\.db was not written to its end, as left\.db-journal"):
+        convert(ROCPD, [left], tmp_path / "out")
+    with closing(sqlite3.connect(left)) as db:
+        db.execute("PRAGMA integrity_check").fetchall()
+    assert convert(ROCPD, [left], tmp_path / "out").spans == 1
+
+
 def test_kernels_without_a_name_are_counted(tmp_path):
     (path, _) = sorted(job(tmp_path / "in").iterdir())
     with closing(sqlite3.connect(path)) as db:
