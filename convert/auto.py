@@ -15,6 +15,7 @@ from .reading import Progress
 from .report import ConversionReport
 
 _EXECUTION_TRACE = "execution-trace"
+_PACKED = (".zip", ".zst", ".xz", ".bz2", ".tar", ".tgz", ".7z")
 _NSYS = "`nsys export -t sqlite --include-blobs=true`"
 _OTHERWISE = {".nsys-rep": _NSYS, ".qdrep": _NSYS, ".pftrace": "`rocprofv3 --output-format rocpd`"}
 """What makes a file that can be read in place of one that cannot, by the suffix of that."""
@@ -41,6 +42,8 @@ class Recognised:
 
 def _left_out(path: Path) -> str:
     """Return what is said of a file that is not recognised."""
+    if path.suffix in _PACKED:
+        return "not recognised, left out; unpack it (only gzip is read as it is)"
     other = _OTHERWISE.get(path.suffix)
     return "not recognised, left out" + (f"; what can be read is what {other} writes" if other else "")
 

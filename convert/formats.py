@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..schemas.errors import InputError, UsageError
+from .json_stream import BOM
 
 if TYPE_CHECKING:
     from .rank import RankRecord
@@ -114,4 +115,4 @@ def read_head(path: Path) -> Head:
             start = _unpacked(path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); is it whole?") from error
-    return Head(path, start)
+    return Head(path, start.removeprefix(BOM))

@@ -28,8 +28,10 @@ _BRACES = 48
 """How many braces back the one of an object is looked for: mostly it is the first or second, but a node of an
 ExecutionTrace may have its list of attributes before its name."""
 
+BOM = b"\xef\xbb\xbf"
 BOUNDARY = re.compile(rb'\}\s*,\s*\{\s*"')
 _ARRAY_END = re.compile(rb'\}\s*\](?=\s*(?:\}|,\s*"|$))')
+_TRAILING = re.compile(rb",\s*([}\]])")
 _SEPARATORS = re.compile(r"[\s,]*")
 _TEXT_BOUNDARY = re.compile(BOUNDARY.pattern.decode())
 
@@ -115,7 +117,7 @@ class EventFile:
         head = b""
         while len(head) < _HEAD_LIMIT_BYTES:
             data = self._read(source)
-            head += data
+            head = (head + data).removeprefix(BOM)
             start = head.lstrip()
             if start[:1] == b"[":  # the bare-array form of the trace-event format
                 self._head = f'{{"{self.key}": ['.encode()
@@ -154,12 +156,16 @@ class EventFile:
 
     def _read_metadata(self) -> dict[str, Any]:
         before = self._array.sub(b"", self._head).rstrip(b" \r\n\t,")
-        for text in (self._head + (self._tail.rstrip(b"\0 \r\n\t") or b"]}"), before + b"}"):
-            try:
-                metadata = decode_json(text.decode("utf-8", "replace"))
-            except (ValueError, RecursionError):
-                continue
-            return {k: v for k, v in metadata.items() if k != self.key}
+        tail = self._tail.rstrip(b"\0 \r\n\t")
+        for text, whole in ((self._head + (tail or b"]}"), True), (before + b"}", not tail)):
+            for attempt in (text, _TRAILING.sub(rb"\1", text)):
+                try:
+                    metadata = decode_json(attempt.decode("utf-8", "replace"))
+                except (ValueError, RecursionError):
+                    continue
+                if not whole:
+                    self.dropped["unreadable metadata"] += 1
+                return {k: v for k, v in metadata.items() if k != self.key}
         self.dropped["unreadable metadata"] += 1
         return {}
 

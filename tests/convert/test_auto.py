@@ -50,6 +50,14 @@ def test_nothing_recognised_is_an_error_that_lists_what_could_be(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_packed_file_says_that_it_must_be_unpacked(tmp_path):
+    path = tmp_path / "rank0.json.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
+    assert recognise([path]).lines() == [
+        f"{path}: not recognised, left out; unpack it (only gzip is read as it is)"
+    ]
+
+
 @pytest.mark.parametrize("suffix", [".nsys-rep", ".qdrep"])
 def test_a_report_before_its_export_is_named_with_the_command(tmp_path, suffix):
     report = tmp_path / f"report1{suffix}"

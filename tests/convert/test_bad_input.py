@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from eidola.convert import kineto
+from eidola.convert import auto, kineto
 from eidola.convert.events import read_events
 from eidola.schemas import InputError, Trace, UsageError, check
 
@@ -153,6 +153,21 @@ def test_several_gzip_members_and_padding_are_one_file(tmp_path, make):
     report = convert(tmp_path, path)
     assert report.spans == len(make.rank_events())
     assert not report.truncated_ranks
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text,
+    lambda text: text.replace('}, "traceEvents"', ',}, "traceEvents"'),
+    lambda text: text.replace('}], "base', '},], "base'),
+    lambda text: text[:-1] + ",}",
+], ids=["byte order mark", "comma in the metadata", "comma behind the events", "comma at the end"])  # fmt: skip
+def test_what_editors_and_careless_writers_leave_changes_nothing(tmp_path, write, make, change):
+    plain = json.dumps(make.document(make.rank_events(), rank=1))
+    assert change(plain) != plain
+    for name, text in (("plain", plain), ("changed", change(plain))):
+        report = auto([write(f"{name}.json", text)], tmp_path / name)
+        assert (report.ranks, report.dropped) == ([1], {})
+    assert Trace(tmp_path / "plain").read("spans").equals(Trace(tmp_path / "changed").read("spans"))
 
 
 def test_a_gzip_file_is_known_by_its_bytes_not_its_name(tmp_path, make):
