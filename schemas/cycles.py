@@ -1,10 +1,12 @@
 """Whether the dependencies of one rank go in a circle."""
 
 from graphlib import CycleError, TopologicalSorter
+from itertools import groupby, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _Ints = npt.NDArray[np.int64]
 
@@ -35,8 +37,28 @@ def find_cycle(spans: pa.Table, dependencies: pa.Table) -> list[int]:
     try:
         graph.prepare()
     except CycleError as error:
-        return [int(ids[event // 2]) for event in error.args[1]]
+        found = [span for span, _ in groupby(int(ids[event // 2]) for event in error.args[1])]
+        return found if len(found) > 1 and found[0] == found[-1] else [*found, found[0]]
     return []
+
+
+def edge_back(cycle: list[int], spans: pa.Table, dependencies: pa.Table) -> int | None:
+    """Return the row of the edge that goes back furthest in time among those of a cycle of `find_cycle`."""
+    steps = set(pairwise(cycle))
+    edges = dependencies.select(["before", "after"])
+    near = pc.and_(
+        *(pc.is_in(edges[name], value_set=pa.array(cycle, pa.int64())) for name in edges.column_names)
+    )
+    rows = np.flatnonzero(near.fill_null(False).to_numpy(zero_copy_only=False))
+    pairs = zip(
+        rows.tolist(), *(edges[name].take(rows).to_pylist() for name in edges.column_names), strict=True
+    )
+    held = spans.select(["span", "start_ns"]).filter(
+        pc.is_in(spans["span"], value_set=pa.array(cycle, pa.int64()))
+    )
+    start = dict(zip(*(held[name].to_pylist() for name in held.column_names), strict=True))
+    back = {row: start[b] - start[a] for row, b, a in pairs if (b, a) in steps}
+    return max(back, key=lambda row: back[row], default=None)
 
 
 def _holds(ids: _Ints, index: _Ints, wanted: _Ints) -> npt.NDArray[np.bool_]:

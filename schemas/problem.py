@@ -50,10 +50,12 @@ class Findings:
         self._problems: list[Problem] = []
         self._counts: Counter[tuple[str, str, Kind]] = Counter()
 
-    def one(self, kind: Kind, table: str, file: object, column: str = "", detail: str = "") -> None:
-        """Add a problem of no particular row."""
+    def one(
+        self, kind: Kind, table: str, file: object, column: str = "", detail: str = "", row: int | None = None
+    ) -> None:
+        """Add one problem, of `row` where it is of a particular one."""
         if self._room(kind, table, column):
-            self._put(kind, table, file, column, None, detail)
+            self._put(kind, table, file, column, row, detail)
         self._counts[table, column, kind] += 1
 
     def rows(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cycles import find_cycle
+from .cycles import edge_back, find_cycle
 from .problem import Findings, Kind
 from .tables import TRACE_TABLES
 
@@ -22,7 +22,7 @@ NO_GROUP = Kind("the rank is in no communicator of this name", "add it to `commu
 NO_MEMBER = Kind("not a group rank of the communicator", "give the index in the group, not the rank")
 GROUP_RANK = Kind("not below group_size", "number the group's ranks from 0")
 PARTIAL = Kind("has fewer ranks in the trace than in the group", _ALL, "warning")
-CYCLE = Kind("the dependencies go in a circle", "remove the edge that goes back in time")
+CYCLE = Kind("the dependencies go in a circle", "remove this edge, which goes back in time, or correct it")
 UNMATCHED = Kind("some ranks of the trace took no part", "look for it in their sources", "warning")
 UNPAIRED = Kind("sends and receives of one sequence differ in number", "look for the other side", "warning")
 EARLY = Kind(
@@ -33,6 +33,11 @@ OVERLAP = Kind(
     "overlaps another collective on its stream", "a stream runs one at a time: look for doubled rows",
     "warning",
 )  # fmt: skip
+NEVER = Kind(
+    "waits for a flag that no write of the trace raises",
+    "look for the writes in the peers' sources",
+    "warning",
+)
 ABSENT = Kind("a lower rank than the highest is not in the trace", _ALL, "warning")
 
 _REFERENCES = (
@@ -58,6 +63,8 @@ class Relations:
         self._complete = False
         self._members = _empty("communicators", ["rank", "communicator", "group_rank", "group_size"])
         self._operations = _empty("collectives", _OPERATION)
+        self._raised: set[tuple[int, int]] = set()
+        self._awaited: dict[tuple[int, int], tuple[Path, int]] = {}
 
     def add_member(self, name: str, data: pa.Table) -> None:
         """Take one file of `ranks` or of `communicators`."""
@@ -105,6 +112,7 @@ class Relations:
         self._check_groups(rank, held.get("collectives", pa.table({})), files)
         self._check_order(held, files)
         self._check_times(held, files)
+        self._note_flags(rank, held, files)
 
     def check_operations(self) -> None:
         """Find operations in which some rank of the trace that belongs to the group took no part."""
@@ -122,19 +130,37 @@ class Relations:
             detail = f"{row['communicator']!r} sequence {row['sequence']}: {row['rank_count_distinct']}"
             self._report(UNMATCHED, f"{detail} of {row['members']} ranks")
         self._check_pairs(self._operations.filter(paired), key)
+        never = {at: where for at, where in self._awaited.items() if at not in self._raised}
+        for (_, flag), (file, row) in sorted(never.items()) if self._complete else ():
+            self._findings.one(NEVER, "waits", file, "flag", str(flag), row)
+
+    def _note_flags(self, rank: int, held: Mapping[str, pa.Table], files: Mapping[str, Path]) -> None:
+        """Keep which flags a rank raises, and where it first waits for each of its own."""
+        writes, waits = held.get("writes", pa.table({})), held.get("waits", pa.table({}))
+        if {"peer", "flag"} <= set(writes.column_names):
+            ends = writes.select(["peer", "flag"]).drop_null().group_by(["peer", "flag"]).aggregate([])
+            self._raised.update(zip(*(ends[name].to_pylist() for name in ("peer", "flag")), strict=True))
+        if "flag" in waits.column_names:
+            rows = pa.table({"flag": waits["flag"], "row": np.arange(waits.num_rows)}).drop_null()
+            first = rows.group_by("flag").aggregate([("row", "min")])
+            for flag, row in zip(first["flag"].to_pylist(), first["row_min"].to_pylist(), strict=True):
+                self._awaited[rank, flag] = files["waits"], row
 
     def _check_pairs(self, pairs: pa.Table, key: list[str]) -> None:
-        """Compare sends and receives, in groups that the trace holds in full."""
-        sizes = self._members.group_by("communicator").aggregate(
-            [("rank", "count_distinct"), ("group_size", "max")]
-        )
-        whole = sizes.filter(pc.field("rank_count_distinct") == pc.field("group_size_max"))["communicator"]
-        pairs = pairs.filter(pc.is_in(pairs["communicator"], value_set=whole))
+        """Compare sends and receives: of ranks that are both there, else in groups that the trace holds in full."""
         sent = pc.equal(pairs["operation"], "send")
         pairs = pairs.append_column("excess", pc.if_else(sent, 1, -1))
         ends: list[str] = []
-        if pairs.num_rows and not pairs["peer"].null_count:
+        if pairs["peer"].null_count:
+            sizes = self._members.group_by("communicator").aggregate(
+                [("rank", "count_distinct"), ("group_size", "max")]
+            )
+            whole = sizes.filter(pc.field("rank_count_distinct") == pc.field("group_size_max"))
+            pairs = pairs.filter(pc.is_in(pairs["communicator"], value_set=whole["communicator"]))
+        elif pairs.num_rows:
             places = self._members.select(["rank", "communicator", "group_rank"])
+            others = places.select(["communicator", "group_rank"]).rename_columns(["communicator", "peer"])
+            pairs = pairs.join(others, ["communicator", "peer"], join_type="left semi")
             pairs = pairs.join(places, ["rank", "communicator"])
             sent = pc.equal(pairs["operation"], "send")
             for name, own, other in (("source", "group_rank", "peer"), ("target", "peer", "group_rank")):
@@ -173,7 +199,8 @@ class Relations:
             cycle = find_cycle(spans, edges)
             if cycle:
                 shown = " -> ".join(map(str, cycle[:8])) + (" -> ..." if len(cycle) > 8 else "")
-                self._findings.one(CYCLE, "dependencies", files["dependencies"], "", f"spans {shown}")
+                row = edge_back(cycle, spans, edges)
+                self._findings.one(CYCLE, "dependencies", files["dependencies"], "", f"spans {shown}", row)
 
     def _check_times(self, held: Mapping[str, pa.Table], files: Mapping[str, Path]) -> None:
         """Find work that starts before its launch, and collectives that overlap on one GPU stream."""

@@ -99,6 +99,9 @@ def test_a_circle_of_dependencies_names_its_spans(path):
     spans = found.message.removeprefix("the dependencies go in a circle: spans ").split(" -> ")
     assert {"10", "11"} <= set(spans) <= {"10", "11", "12"}
     assert spans[0] == spans[-1]
+    assert len(spans) == len(set(spans)) + 1
+    rows = pq.read_table(file).to_pylist()
+    assert rows[found.row] in (rows[-1], rows[-2])  # one of those that were added
 
 
 def test_an_operation_that_a_present_rank_left_out_is_a_warning(path):
@@ -115,6 +118,18 @@ def test_a_send_without_its_receive_is_a_warning(path):
     assert found.message.endswith("'pair:0' sequence 0: 1 more sends from group rank 1 to 0")
 
 
+def test_a_send_without_its_receive_is_told_where_other_ranks_of_the_group_are_missing(path):
+    def larger(rows):
+        return [{**row, "group_size": 9} if row["communicator"] == "pair:0" else row for row in rows]
+
+    for rank in range(2):
+        edit(path, "communicators", larger, rank)
+    assert not [p for p in check(path) if "differ in number" in p.message]
+    edit(path, "collectives", lambda rows: [row for row in rows if row["operation"] != "recv"], rank=1)
+    messages = [p.message for p in check(path)]
+    assert any(m.endswith("'pair:0' sequence 0: 1 more sends from group rank 1 to 0") for m in messages)
+
+
 def test_a_receive_from_another_peer_than_the_sender_is_a_warning(path):
     def turned(rows):
         return [{**row, "peer": 0} if row["operation"] == "recv" else row for row in rows]
@@ -124,6 +139,13 @@ def test_a_receive_from_another_peer_than_the_sender_is_a_warning(path):
         "1 more receives from group rank 0 to 0",
         "1 more sends from group rank 1 to 0",
     ]
+
+
+def test_a_wait_that_no_write_can_end_is_a_warning_with_its_row(path):
+    file = edit(path, "waits", put(0, flag=77))
+    found = [p for p in check(path) if "waits for a flag" in p.message]
+    assert [(p.file, p.row, p.severity) for p in found] == [(str(file), 0, "warning")]
+    assert found[0].message.endswith(": 77")
 
 
 def test_work_that_starts_before_its_launch_is_a_warning_with_its_row(path):
