@@ -104,6 +104,7 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
             truncated=file.truncated,
             contradicted=contradicted,
             notes=notes,
+            clock=_clock(file),
         )
     ]
 
@@ -151,6 +152,13 @@ def _backend(file: ChakraFile) -> str:
         return str(backend)
     seen = any("rf_id" in n.attributes or "stream" in n.attributes for n in file.nodes.values())
     return "gpu" if seen else "virtual"
+
+
+def _clock(file: ChakraFile) -> str | None:
+    """Return the clock that this project's exports of aligned ranks share; others say nothing of theirs."""
+    if file.metadata.get(f"{OWN}clock") != "aligned":
+        return None
+    return f"export from {_number(file.metadata, f'{OWN}origin_ns', -LATEST_NS)} ns"
 
 
 def _on_host(node: Node) -> bool:

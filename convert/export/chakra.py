@@ -113,7 +113,11 @@ class _Rank:
         """Write metadata, then a node an operation behind those that it depends on."""
         metadata = MESSAGES["GlobalMetadata"](version=VERSION)
         backend = self.job.trace.read("ranks", ["backend"], [self.rank])["backend"][0].as_py()
-        told = {"origin_ns": self.job.origin_ns, "backend": backend, "world_size": self.job.world_size}
+        methods = self.job.trace.read("clocks", ["method"], [self.rank])["method"].to_pylist()
+        clock = None if methods in ([], ["none"]) else "aligned"
+        told = {
+            "origin_ns": self.job.origin_ns, "backend": backend, "world_size": self.job.world_size, "clock": clock,
+        }  # fmt: skip
         _add_attributes(metadata, {OWN + name: value for name, value in told.items()})
         self._put(metadata)
         working = {o.lane for o in self.schedule.operations if not self._labels(o)}
@@ -175,7 +179,7 @@ class _Rank:
             f"{OWN}start_ns": start - origin,
             f"{OWN}duration_ns": end - start,
             f"{OWN}span": operation.span,
-            f"{OWN}kind": self.kinds.get(operation.span) if operation.span is not None else None,
+            f"{OWN}kind": self._kind(operation),
         }
         kind, described = self._described(operation)
         node.type = TYPES.index(kind)
@@ -184,6 +188,12 @@ class _Rank:
         _add_attributes(node, attributes | described)
         self._put(node)
         self.report.written[_NAMES[kind]] += 1
+
+    def _kind(self, operation: Operation) -> str | None:
+        """Return the kind of its span; what arrives in memory beside all lanes is no kernel."""
+        if operation.span is not None:
+            return self.kinds.get(operation.span)
+        return "annotation" if operation.lane < 0 else None
 
     def _described(self, operation: Operation) -> tuple[str, dict[str, Any]]:
         """Return the node's type, and what its attributes say of communication."""

@@ -200,15 +200,7 @@ def test_sends_and_receives_of_a_fused_kernel_pair_up(tmp_path):
 
 
 def rows(trace, table, names):
-    """Return a table's rows with times on each rank's own clock, as alignment starts anew in every conversion."""
-    offset = {r["rank"]: r["offset_ns"] or 0 for r in trace.read("clocks").to_pylist()}
-    found = []
-    for row in trace.read(table).to_pylist():
-        for name in ("launch_ns", "start_ns", "end_ns"):
-            if row.get(name) is not None:
-                row[name] -= offset[row["rank"]]
-        found.append(tuple(str(row[name]) for name in names))
-    return sorted(found)
+    return sorted(tuple(str(row[name]) for name in names) for row in trace.read(table).to_pylist())
 
 
 def edges(trace):
@@ -217,11 +209,10 @@ def edges(trace):
         (r["rank"], r["span"]): (r["lane"], r["name"], r["start_ns"], r["end_ns"])
         for r in trace.read("spans").to_pylist()
     }
-    offset = {r["rank"]: r["offset_ns"] or 0 for r in trace.read("clocks").to_pylist()}
 
     def place(rank, span):
         lane, name, start, end = spans[rank, span]
-        return lane, name, start - offset[rank], end - offset[rank]
+        return lane, name, start, end
 
     found = [(r["rank"], place(r["rank"], r["before"]), place(r["rank"], r["after"])) for r in
              trace.read("dependencies").to_pylist()]  # fmt: skip
@@ -238,8 +229,6 @@ def again(path, folder):
 def test_a_round_trip_keeps_spans_collectives_and_edges(name, request, tmp_path):
     path = request.getfixturevalue("v100") if name == "v100" else SAMPLES / name / "trace.eidola"
     before = Trace(path)
-    # What was aligned is the files' own clock: the first trace has no offsets left.
-    before.read = _unaligned(before)
     after, report = again(path, tmp_path)
     names = [n for n in SPANS if n != "launch_ns"]
     assert rows(after, "spans", names) == rows(before, "spans", names)
@@ -257,19 +246,25 @@ def _overtaken(trace):
     return {e for e in edges(trace) if e[1][3] >= e[2][3]}
 
 
-def _unaligned(trace):
-    read = trace.read
+def test_the_clock_of_an_export_is_one_unless_the_trace_could_not_align_it(v100, tmp_path):
+    after, _ = again(v100, tmp_path)
+    assert set(after.read("clocks")["method"].to_pylist()) == {"reference"}
+    assert set(after.read("clocks")["offset_ns"].to_pylist()) == {0}
+    apart = [
+        max(Trace(v100).read("clocks")["residual_ns"].to_pylist()),
+        *after.read("clocks")["residual_ns"].to_pylist(),
+    ]
+    assert max(apart[1:]) <= 2 * apart[0]
+    alone, report = again(
+        job_of(tmp_path / "t.eidola", {r: collective(r, "gather", 8) for r in (0, 1)}, 2), tmp_path / "b"
+    )
+    assert alone.read("clocks")["method"].to_pylist()[1] == "none"
+    assert any("its times are its own" in note for note in report.notes)
 
-    def without_offsets(table, *args, **more):
-        data = read(table, *args, **more)
-        if table != "clocks":
-            return data
-        place = data.column_names.index("offset_ns")
-        import pyarrow as pa
 
-        return data.set_column(place, "offset_ns", pa.array([0] * data.num_rows, pa.int64()))
-
-    return without_offsets
+def test_what_arrives_in_memory_overlaps_nothing(tmp_path):
+    after, _ = again(SAMPLES / "gemv_allreduce_host_4/trace.eidola", tmp_path)
+    assert [p for p in check(after.path) if "overlaps" in p.message] == []
 
 
 def test_the_folder_appears_whole_and_replaces_only_its_like(tmp_path):
