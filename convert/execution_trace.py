@@ -1,8 +1,9 @@
 """PyTorch's ExecutionTrace: what each collective of a rank moved, where Kineto does not say.
 
-Only the `record_param_comms` nodes and the process groups are read. Two layouts exist: up to schema 1.0.2 a
-node's inputs are [tensors, sequence, group, rank, name, in splits, out splits]; later a node has `attrs` with
-names (collective_name, in_msg_nelems, pg_name, ...).
+Only the `record_param_comms` nodes and the process groups are read. A node's inputs are [tensors, sequence, group,
+rank, name, in splits, out splits, ...], without tensors for a `wait`; the group is a pointer up to schema 1.0.1,
+its name in 1.0.2, name and description from 1.0.3. From 1.1.0 a node has `attrs` (collective_name, pg_name, ...):
+ExecutionTraceObserver.cpp of PyTorch 2.0 to 2.6, and the schemas that MLCommons' Chakra tells apart.
 """
 
 import json
@@ -19,6 +20,8 @@ from .json_stream import EventFile, find_objects, open_bytes
 _MARKS = re.compile(rb'"record_param_comms"|"## process_group:init ##"|"(?:gloo|mpi|ucc):')
 _HOST_BACKENDS = ("gloo:", "mpi:", "ucc:")
 _OVERLAP_BYTES = 1 << 20
+_WITHOUT_TENSORS = 3
+"""Where the operation's name is in inputs without tensors."""
 _ELEMENT = re.compile(r"Tensor\(([^)]+)\)")
 
 
@@ -95,9 +98,10 @@ def _comms_node(trace: ExecutionTrace, node: dict[str, Any]) -> CommsNode:
     function = _function(node)
     if "collective_name" in attrs:
         return CommsNode(function, _from_attrs(attrs, _values(node)))
-    inputs = node.get("inputs")
-    if isinstance(inputs, list) and len(inputs) in (6, 7):
-        return CommsNode(function, _from_inputs(inputs, node.get("input_types", [])))
+    values = _values(node)
+    place = next((i for i in range(3, min(len(values), 5)) if _named(values, i)), None)
+    if place is not None:
+        return CommsNode(function, _from_inputs(values, place, _types(node)))
     raise InputError(
         f"{trace.path}: node {node.get('id')} (record_param_comms) has an unknown layout, "
         f"schema {trace.schema!r}; "
@@ -114,12 +118,18 @@ def _function(node: dict[str, Any]) -> int:
 
 
 def _annotation(name: str, node: dict[str, Any]) -> dict[str, Any]:
-    types = (
-        node["inputs"].get("types", [])
-        if isinstance(node.get("inputs"), dict)
-        else node.get("input_types", [])
-    )
-    return {"Collective name": name, **_tensor_args(_values(node), types)}
+    return {"Collective name": name, **_tensor_args(_values(node), _types(node))}
+
+
+def _types(node: dict[str, Any]) -> list[Any]:
+    inputs = node.get("inputs")
+    types = inputs.get("types") if isinstance(inputs, dict) else node.get("input_types")
+    return types if isinstance(types, list) else []
+
+
+def _named(values: list[Any], place: int) -> bool:
+    """Whether the operation's name is at `place` of a node's inputs: right behind the rank."""
+    return isinstance(values[place], str) and isinstance(values[place - 1], int)
 
 
 def _values(node: dict[str, Any]) -> list[Any]:
@@ -152,14 +162,20 @@ def _from_attrs(attrs: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
     return args | {key: value for key, value in (("Seq", sequence), ("Rank", rank)) if value is not None}
 
 
-def _from_inputs(inputs: list[Any], types: list[Any]) -> dict[str, Any]:
-    name, in_split, out_split = inputs[-3:]
-    args: dict[str, Any] = {"Collective name": name, "In split size": in_split, "Out split size": out_split}
-    args["Rank"] = inputs[-4]
-    if len(inputs) == 7:
-        first = inputs[0] if isinstance(inputs[0], list) else []
+def _from_inputs(values: list[Any], place: int, types: list[Any]) -> dict[str, Any]:
+    """Return what inputs whose operation's name is at `place` say; a number from then on is null where it is -1."""
+    group, rank, name, *more = values[place - 2 :]
+    keys = ("In split size", "Out split size", "Global rank start", "Global rank stride", "Group size")
+    args = {key: value for key, value in zip(keys, more, strict=False) if value != -1}
+    args |= {"Collective name": name, "Rank": rank}
+    if place > _WITHOUT_TENSORS:
+        first = values[0] if isinstance(values[0], list) else []
         args |= _tensor_args(first if first and isinstance(first[0], list) else [first], types)
-        args["group_pointer"] = inputs[2]  # an address in this process: says nothing across ranks
+    names = group if isinstance(group, list) else [group]
+    if names and all(isinstance(word, str) for word in names):
+        args |= dict(zip(("Process Group Name", "Process Group Description"), names, strict=False))
+    elif isinstance(group, int):
+        args["group_pointer"] = group  # an address in this process: says nothing across ranks
     return args
 
 

@@ -33,6 +33,7 @@ _COPY_KINDS = {
     1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA", 8: "DtoD", 9: "HtoH", 10: "PtoP",
     11: "HtoD", 12: "DtoH", 13: "DtoD",
 }  # fmt: skip
+_BETWEEN_GPUS = (8, 10, 13)
 """ENUM_CUDA_MEMCPY_OPER; those from 11 on are migrations of unified memory."""
 _MEMORY_KINDS = (
     "Pageable",
@@ -262,6 +263,7 @@ def _add_work(database: Database, profile: Profile) -> None:
                 f"{place.path.name}: CUDA graphs were recorded as a whole; for their kernels profile with "
                 "`--cuda-graph-trace=node`"
             )
+    abroad = 0
     for name, label in ((_MEMCPY, _copy_name), (_MEMSET, _set_name)):
         if table := database.find(name):
             columns = (
@@ -279,7 +281,12 @@ def _add_work(database: Database, profile: Profile) -> None:
                 kinds, places = np.unique(keys, axis=0, return_inverse=True)
                 words = [label(*kind) for kind in kinds.tolist()]
                 rows.add(COPY, dictionary(words, places.reshape(-1)), *_times(batch), **_where(batch))
-                _add_peer_copies(profile, batch)
+                abroad += _add_peer_copies(profile, batch)
+    if abroad:
+        profile.notes.append(
+            f"{place.path.name}: {abroad} copies of process {place.pid} go to GPUs of which no rank is known; they "
+            "are no writes"
+        )
 
 
 def _times(batch: dict[str, Ints]) -> tuple[Ints, Ints]:
@@ -302,14 +309,15 @@ def _memory(kind: int) -> str:
     return _MEMORY_KINDS[kind] if 0 <= kind < len(_MEMORY_KINDS) else "Unknown"
 
 
-def _add_peer_copies(profile: Profile, batch: dict[str, Ints]) -> None:
-    """Take the copies from the rank's own GPU into that of another rank."""
+def _add_peer_copies(profile: Profile, batch: dict[str, Ints]) -> int:
+    """Take the copies from the rank's own GPU into that of another rank; count those to unknown ones."""
     place = profile.task.place
     ranks = dict(profile.task.peers)
     own = place.device if place.gpu is None else place.gpu
     source, target = batch["srcDeviceId"], batch["dstDeviceId"]
-    away = (source == own) & (target != own) & np.isin(target, [g for g in ranks if g != own])
-    chosen = np.flatnonzero(away)
+    away = (source == own) & (target != own) & np.isin(batch["copyKind"], _BETWEEN_GPUS)
+    known = away & np.isin(target, [g for g in ranks if g != own])
+    chosen = np.flatnonzero(known)
     columns = (
         batch[n][chosen].tolist() for n in ("start", "streamId", "correlationId", "bytes", "dstDeviceId")
     )
@@ -317,6 +325,7 @@ def _add_peer_copies(profile: Profile, batch: dict[str, Ints]) -> None:
         (start, stream, call, size, ranks[gpu]) for start, stream, call, size, gpu in zip(*columns, strict=True)
         if size >= 0
     ]  # fmt: skip
+    return int((away & ~known & (target != NULL)).sum())
 
 
 def _add_calls(database: Database, profile: Profile) -> None:

@@ -159,13 +159,44 @@ def test_an_execution_trace_that_breaks_off_is_told(tmp_path, write, make):
     assert not any("breaks off" in note for note in whole_report.notes)
 
 
-@pytest.mark.parametrize("layout", ["old", "new"])
-def test_a_root_is_the_rank_before_the_operations_name(write, layout):
+TENSORS = [[9, 8, 0, 64, 2, "cuda:0"]]
+TYPES = ["GenericList[Tensor(c10::BFloat16)]"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "told"),
+    [
+        ("1.0.1", [TENSORS, 3, 140_000, 1, "broadcast", [], []], {"group_pointer": 140_000}),
+        ("1.0.2-chakra.0.0.4", [TENSORS, 3, "7", 1, "broadcast", [], [], 0, 2, 4],
+         {"Process Group Name": "7", "Global rank stride": 2, "Group size": 4}),
+        ("1.0.3-chakra.0.0.4", [TENSORS, [3, False], ["7", "pipe"], 1, "broadcast", [], [], -1, -1, 4],
+         {"Process Group Name": "7", "Process Group Description": "pipe", "Group size": 4}),
+    ],
+)  # fmt: skip
+def test_every_schema_up_to_the_named_attributes_is_read(write, schema, values, told):
+    """Their inputs are a list, later an object of values, shapes and types; waits have no tensors."""
+    waits = [values[1], values[2], 0, "wait", [], []]
+    if schema == "1.0.1":
+        nodes = [
+            {"id": i, "name": "record_param_comms", "rf_id": i, "inputs": given, "input_types": types}
+            for i, (given, types) in enumerate(((waits, []), (values, TYPES)), 4)
+        ]
+    else:
+        nodes = [
+            {"id": i, "name": "record_param_comms", "inputs": {"values": given, "shapes": [], "types": types},
+             "attrs": attrs(rf_id=i)}
+            for i, (given, types) in enumerate(((waits, []), (values, TYPES)), 4)
+        ]  # fmt: skip
+    trace = read_execution_trace(write("et.json", {"schema": schema, "pid": 1, "nodes": nodes}))
+    assert [n.args["Collective name"] for n in trace.nodes] == ["wait", "broadcast"]
+    found = trace.nodes[1].args
+    common = {"Rank": 1, "In msg nelems": 64, "element_bytes": 2, "dtype": "c10::BFloat16"}
+    assert {key: found[key] for key in (common | told)} == common | told
+    assert ("Global rank start" in found) == ("Global rank stride" in told)
+
+
+def test_a_root_stands_before_the_operations_name(write):
     node = new_node(10, 5, "broadcast", 64)
     node["inputs"]["values"][3:] = [1, "broadcast", [], []]
-    if layout == "old":
-        tensors = [[9, 8, 0, 64, 2, "cuda:0"]]
-        node = {"id": 10, "name": "record_param_comms", "rf_id": 5, "inputs": [tensors, 3, 140_000, 1, "broadcast",
-                [], []], "input_types": ["GenericList[Tensor(c10::BFloat16)]"]}  # fmt: skip
     trace = read_execution_trace(write("et.json", new_trace([node])))
     assert [(n.args["Collective name"], n.args["Rank"]) for n in trace.nodes] == [("broadcast", 1)]

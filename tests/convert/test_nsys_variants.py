@@ -71,6 +71,15 @@ def test_pytorchs_operators_are_left_out_however_their_names_are_kept(tmp_path, 
     assert [s["name"] for s in spans if s["kind"] == "annotation"] == ["step #3", "forward"]
 
 
+def test_a_copy_to_a_gpu_of_no_known_rank_is_counted_and_no_write(tmp_path):
+    """Processes number the GPUs that they see; without TARGET_INFO_CUDA_DEVICE nothing says which one is which."""
+    report = two_ranks(tmp_path / "a.sqlite")
+    report.copy(10, 7000, 8000, 77, 8192, 0, 1)
+    found = convert(NSYS, [report.done()], tmp_path / "out")
+    assert Trace(tmp_path / "out").read("writes").num_rows == 0
+    assert any("1 copies of process 10 go to GPUs of which no rank is known" in note for note in found.notes)
+
+
 def one_rank(path, environment, kernel="gemm"):
     report = Report(path)
     report.kernel(10, 100, 200, 1, kernel)
