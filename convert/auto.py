@@ -1,8 +1,12 @@
 """What given files are, told by their content, and their conversion as that."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..schemas import Trace
 from ..schemas.errors import InputError, UsageError
@@ -134,4 +138,14 @@ def _captured(folder: Path, output: str | Path, overwrite: bool) -> ConversionRe
     report.notes += trace.notes.get("notes", [])
     report.dependencies.update(trace.read("dependencies", ["kind"])["kind"].to_pylist())
     report.collectives.update(trace.read("collectives", ["operation"])["operation"].to_pylist())
+    report.matched = _matched(trace)
     return report
+
+
+def _matched(trace: Trace) -> int:
+    """Return how many operations every captured rank of their group took part in."""
+    members = Counter(trace.read("communicators", ["communicator"])["communicator"].to_pylist())
+    parts = trace.read("collectives", ["communicator", "sequence", "operation", "rank"])
+    parts = parts.filter(pc.invert(pc.is_in(parts["operation"], value_set=pa.array(["send", "recv"]))))
+    ranks = parts.group_by(["communicator", "sequence"]).aggregate([("rank", "count_distinct")])
+    return sum(row["rank_count_distinct"] == members[row["communicator"]] for row in ranks.to_pylist())

@@ -52,7 +52,8 @@ def convert(folder: Path, manifest: dict[str, Any], writer: TraceWriter) -> None
         _write(writer, manifest, rank, matching, clocks[rank.record["rank"]])
         for table, columns in sampled.get(rank.record["rank"], {}).items():
             writer.write(table, rank.record["rank"], columns)
-    unmatched = [f"{name} {n}" for (name, n), by in matching.operations.items() if len(by) == 1]
+    seen = (*matching.operations.items(), *matching.pairs.items())
+    unmatched = [f"{name} {n}" for (name, n), by in seen if len(by) == 1]
     copied = ("backend", "command", "date", "exit_code", "oversubscribed", "failures")
     writer.notes.update({
         "source": "eidola capture of PyTorch",

@@ -37,13 +37,15 @@ class Member:
 class Matching:
     """The ranks' parts by communicator and sequence.
 
-    `operations` maps (communicator, sequence) to the parts by rank; `by` says how each communicator was
-    matched: number, order or ends. `outside` counts peers that were left out, as the group has none such.
+    `operations` maps (communicator, sequence) to the parts by rank, `pairs` the same of sends and receives, which
+    are numbered by themselves; `by` says how each communicator was matched: number, order or ends. `outside`
+    counts peers that were left out, as the group has none such.
     """
 
     members: list[Member] = field(default_factory=list)
     communicator: dict[int, str] = field(default_factory=dict)
     operations: dict[tuple[str, int], dict[int, list[Part]]] = field(default_factory=dict)
+    pairs: dict[tuple[str, int], dict[int, list[Part]]] = field(default_factory=dict)
     by: dict[str, str] = field(default_factory=dict)
     outside: int = 0
 
@@ -71,7 +73,8 @@ def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matchi
         for rank, own in by_rank.items():
             for part in own:
                 key = (name, part.sequence or 0)
-                matching.operations.setdefault(key, {}).setdefault(rank, []).append(part)
+                found = matching.pairs if part.operation in _POINT_TO_POINT else matching.operations
+                found.setdefault(key, {}).setdefault(rank, []).append(part)
     return matching
 
 

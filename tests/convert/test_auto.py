@@ -131,7 +131,9 @@ def test_a_raw_capture_is_recognised(tmp_path):
     raw = SAMPLES / "gloo_ddp_2" / "raw"
     if not raw.is_dir():
         pytest.skip("the sample's raw capture is absent")
-    assert auto([raw], tmp_path / "out").ranks == [0, 1]
+    report = auto([raw], tmp_path / "out")
+    assert report.ranks == [0, 1]
+    assert report.matched == sum(n for k, n in report.collectives.items() if k not in ("send", "recv")) // 2
 
 
 def test_the_command_says_what_each_file_was_taken_for(shared, tmp_path):

@@ -162,6 +162,25 @@ def test_what_hosts_run_without_a_groups_name_is_of_the_only_group_that_others_n
     assert places(matching) == {("0", i): [0, 1] for i in range(6)}
 
 
+def test_sends_of_the_same_numbers_hide_no_collective_from_the_clocks():
+    """Sends and receives have numbers of their own, which collectives of their communicator have too."""
+    parts = {
+        rank: [
+            *(part(100 * i, 100 * i + 50 + 9 * rank, group=WORLD) for i in range(4)),
+            *(
+                part(100 * i + 60, 100 * i + 70, ("send", "recv")[rank], WORLD, peer=1 - rank)
+                for i in range(4)
+            ),
+        ]
+        for rank in range(2)
+    }
+    matching = match(parts, 2)
+    assert places(matching) == {("0", i): [0, 1] for i in range(4)}
+    assert sorted(matching.pairs) == [("0", i) for i in range(4)]
+    clock = align(range(2), matching)[1]
+    assert (clock.method, clock.anchors, clock.offset_ns) == ("collective_ends", 4, -9)
+
+
 def test_a_group_that_does_not_say_its_size_has_room_for_every_peer():
     unnamed = Group(None, None, None, None, 7)
     matching = match({0: [part(0, 9, "send", unnamed, peer=3)]}, None)
