@@ -75,8 +75,9 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Path]:
 def read(path: Path, alone: bool) -> list[RankRecord]:
     """Read the one rank of a file. Raises InputError where it cannot be read or does not tell its rank."""
     file = read_nodes(path)
-    rank = _rank(path, alone)
-    notes: list[str] = []
+    told = _rank(path, alone)
+    rank = told or 0
+    notes = [] if told is not None else [f"{path.name} does not tell its rank; 0 was taken"]
     nodes = [
         n for n in file.nodes.values() if TYPES[n.type] not in _LEFT_OUT and not n.attributes.get(f"{OWN}gap")
     ]
@@ -136,14 +137,14 @@ def _text(told: Mapping[str, Any], name: str) -> str | None:
     return str(value) if value is not None else None
 
 
-def _rank(path: Path, alone: bool) -> int:
-    """Return the rank in the name: as ASTRA-sim has it, NAME.RANK.et, else rank<N>."""
+def _rank(path: Path, alone: bool) -> int | None:
+    """Return the rank in the name: as ASTRA-sim has it, NAME.RANK.et, else rank<N>; else None, where it is alone."""
     if match := _RANK.search(path.name):
         return int(match[1])
     rank = rank_in_name(path)
     if rank is None and not alone:
         raise InputError(f"{path} does not tell its rank; name the files NAME.<rank>.et")
-    return rank or 0
+    return rank
 
 
 def _backend(file: ChakraFile) -> str:

@@ -132,7 +132,7 @@ def _record(rank: int, rows: list[tuple[Dump, Operation]], ranks: Ranks) -> Rank
         window_ns=(timed[0][1][0], max(end for _, (_, end) in timed)),
         dropped={reason: count for reason, count in dropped.items() if count},
         truncated=not all(file.whole for file in files.values()),
-        notes=_notes(rank, [o for _, o in rows], offset),
+        notes=[*_notes(rank, [o for _, o in rows], offset), ranks.note(rank)],
     )
 
 

@@ -118,7 +118,7 @@ def _record(
         window_ns=(min(line.start_ns for line in lines), max(line.end_ns for line in lines)),
         dropped={reason: count for reason, count in dropped.items() if count},
         truncated=any(log.cut for log in logs),
-        notes=_notes(rank, lines, logs, late),
+        notes=[*_notes(rank, lines, logs, late), ranks.note(rank)],
         late=late,
     )
 

@@ -59,7 +59,9 @@ def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[Path]:
 def read(path: Path, alone: bool) -> list[RankRecord]:
     """Read the one rank of a file. Raises InputError where no operation has a time, or no rank is told."""
     dump = read_dump(path)
-    rank = _rank(dump, alone)
+    told = _rank(dump, alone)
+    rank = told or 0
+    unnamed = [] if told is not None else [f"{path.name} does not tell its rank; 0 was taken"]
     start, end, offset, width_ns = gpu_times(dump)
     operations = [
         {**row, "gpu_start_ns": start[row["event"]], "gpu_end_ns": end[row["event"]]}
@@ -83,7 +85,7 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
             parts,
             (min(p.start_ns for p in parts), max(p.end_ns for p in parts)),
             dropped=_dropped(dump, len(operations)),
-            notes=_notes(dump, rank, width_ns),
+            notes=_notes(dump, rank, width_ns) + unnamed,
         )
     ]
 
@@ -91,8 +93,11 @@ def read(path: Path, alone: bool) -> list[RankRecord]:
 FORMAT = Format(name="nccl-plugin", recognise=recognise, plan=plan, read=read)
 
 
-def _rank(dump: NcclDump, alone: bool) -> int:
-    """Return the rank: as torchrun said, else in the file's name, else of the only communicator's only member."""
+def _rank(dump: NcclDump, alone: bool) -> int | None:
+    """Return the rank: as torchrun said, else in the file's name, else of the only communicator's only member.
+
+    None where a file alone does not tell.
+    """
     if dump.rank is not None:
         return dump.rank
     if (named := rank_in_name(dump.path)) is not None:
@@ -101,7 +106,7 @@ def _rank(dump: NcclDump, alone: bool) -> int:
     only = members.pop() if len(members) == 1 else None
     if only is None and not alone:
         raise InputError(f"{dump.path} does not tell its rank: name the file so that it holds rank<N>")
-    return only or 0
+    return only
 
 
 def gpu_times(dump: NcclDump) -> tuple[dict[int, int], dict[int, int], int, int]:

@@ -32,7 +32,12 @@ class Ranks:
 
     of: dict[Place, int | None]
     groups: dict[str, Group]
+    world: str
     world_size: int | None
+
+    def note(self, rank: int) -> str:
+        """Return what a report must say of where a rank's number comes from."""
+        return f"rank {rank}: its number is that in the largest communicator, {self.world}, or in its file's name"
 
 
 def find_ranks(places: Iterable[Place], files: Mapping[Hashable, Path]) -> Ranks:
@@ -63,7 +68,7 @@ def find_ranks(places: Iterable[Place], files: Mapping[Hashable, Path]) -> Ranks
         else:
             of[place] = int(named[1]) if named else next(iter(own[place.process]))
     groups = {name: _group(name, members[name], sizes[name], of) for name in members}
-    return Ranks(of, groups, sizes[world])
+    return Ranks(of, groups, world, sizes[world])
 
 
 def _group(name: str, seen: set[int], size: int | None, of: Mapping[Place, int | None]) -> Group:

@@ -1,11 +1,15 @@
 """What a conversion did, and what it could not do."""
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..schemas import html
+
+_RANK = re.compile(r"rank (\d+): ")
 
 
 @dataclass
@@ -68,14 +72,31 @@ class ConversionReport:
             text.append(f"clocks agree within {self.residual_ns / 1000:g} us at the ends of collectives")
         if self.missing_ranks:
             text.append(f"missing ranks: {_short(self.missing_ranks)}")
-        text += [f"rank {rank}: dropped {_counts(reasons)}" for rank, reasons in sorted(self.dropped.items())]
-        text += [
-            f"rank {rank}: the file ends before its end; what was whole is kept"
-            for rank in self.truncated_ranks
-        ]
+        text += _together(
+            [
+                *(
+                    f"rank {rank}: dropped {_counts(reasons)}"
+                    for rank, reasons in sorted(self.dropped.items())
+                ),
+                *(
+                    f"rank {rank}: the file ends before its end; what was whole is kept"
+                    for rank in self.truncated_ranks
+                ),
+            ]
+        )
         if self.unmatched:
             text.append(f"unmatched: {len(self.unmatched)}, such as {self.unmatched[0]}")
-        return text + self.notes
+        return text + _together(self.notes)
+
+
+def _together(lines: Iterable[str]) -> list[str]:
+    """Return the lines, those that say the same of several ranks as one, where the first of them stood."""
+    ranks: dict[str, list[int]] = {}
+    for line in lines:
+        told = _RANK.match(line)
+        ranks.setdefault(line[told.end() :] if told else line, []).extend([int(told[1])] if told else [])
+    text = {1: "rank {}: ", 0: ""}
+    return [text.get(len(own), "ranks {}: ").format(_short(own)) + line for line, own in ranks.items()]
 
 
 def _counts(counts: Counter[str] | dict[str, int]) -> str:

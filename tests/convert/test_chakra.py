@@ -223,6 +223,13 @@ def test_callers_that_wait_for_what_they_call_do_not_stop_the_layout(tmp_path):
     assert spans_of(record) == {"kernel": ("stream 7", 0, 5000), "aten::mul": ("thread 1", 5000, 8000)}
 
 
+def test_a_file_alone_that_does_not_tell_its_rank_is_0_and_says_so(tmp_path):
+    (record,) = read(write(tmp_path, METADATA, *STEP, name="step.et"), True)
+    assert (record.rank, record.notes[0]) == (0, "step.et does not tell its rank; 0 was taken")
+    with pytest.raises(InputError, match="does not tell its rank"):
+        read(tmp_path / "step.et", False)
+
+
 def test_a_circle_of_data_is_refused_by_node(tmp_path):
     circle = [node(1), node(2, after=[3]), node(3, after=[2])]
     with pytest.raises(InputError, match="node 2 depends on itself"):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from eidola.convert.collectives import Group, Part
 from eidola.convert.job import write_job
 from eidola.convert.rank import RankRecord
+from eidola.convert.report import ConversionReport
 from eidola.schemas import TraceWriter, check
 from eidola.schemas.errors import InputError, SchemaError
 
@@ -55,3 +56,18 @@ def test_a_job_that_is_written_keeps_to_the_schema(tmp_path, ranks, world):
     except (InputError, SchemaError):
         return
     assert [str(problem) for problem in check(output) if problem.severity == "error"] == []
+
+
+def test_what_is_so_on_several_ranks_is_one_line():
+    notes = ["rank 0: same", "of all", "rank 1: same", "rank 9: same", "rank 9: other"]
+    dropped = {0: {"a": 1}, 1: {"a": 1}, 9: {"a": 2}}
+    report = ConversionReport(Path("x"), ranks=[0, 1, 9], dropped=dropped, truncated_ranks=[1], notes=notes)
+    assert report.lines()[2:] == [
+        "ranks 0, 1: dropped 1 a",
+        "rank 9: dropped 2 a",
+        "rank 1: the file ends before its end; what was whole is kept",
+        "ranks 0, 1, 9: same",
+        "of all",
+        "rank 9: other",
+    ]
+    assert report.as_dict()["notes"] == notes
