@@ -138,7 +138,10 @@ def _text(told: Mapping[str, Any], name: str) -> str | None:
 
 
 def _rank(path: Path, alone: bool) -> int | None:
-    """Return the rank in the name: as ASTRA-sim has it, NAME.RANK.et, else rank<N>; else None, where it is alone."""
+    """Return the rank in the name: as ASTRA-sim has it, NAME.RANK.et, else rank<N>; None where one alone has none.
+
+    Raises InputError where one of several has none.
+    """
     if match := _RANK.search(path.name):
         return int(match[1])
     rank = rank_in_name(path)

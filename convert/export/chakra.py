@@ -203,9 +203,8 @@ class _Rank:
         if row is None:
             return "COMP_NODE", {}
         own = self._own(row)
-        key = (row["communicator"], row["sequence"])
-        collective = self.tags.whole.get(key)
-        if collective is None:
+        collective = self.tags.whole.get((row["communicator"], row["sequence"]))
+        if collective is None or row["operation"] in POINT_TO_POINT:  # which have numbers of their own
             return "COMP_NODE", own
         name = "all_to_all" if row["operation"] == "all_to_allv" else row["operation"]
         sizes = [collective.bytes_of(place) for place in range(collective.size)]

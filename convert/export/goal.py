@@ -17,7 +17,7 @@ from typing import TextIO
 
 from ...schemas import Trace
 from .goal_run import CPUS, write_run
-from .job import Job, read_job
+from .job import POINT_TO_POINT, Job, read_job
 from .registry import Export, Progress, Source
 from .report import ExportReport
 from .schedule import Operation, Schedule, read_schedule
@@ -82,7 +82,7 @@ class _Rank:
             entry = self._enter(operation, label, cpu)
             if operation.kind in ("send", "recv"):
                 self._message(operation, label, cpu)
-            elif operation.row is not None and (key := _key(operation)) in self.tags.collectives:
+            elif (key := _key(operation)) in self.tags.collectives:
                 self._collective(operation, key, label, cpu, entry)
                 continue
             else:
@@ -141,5 +141,8 @@ class _Rank:
 
 
 def _key(operation: Operation) -> tuple[str, int]:
-    row = operation.row or {}
+    """Return the collective that an operation is a part of; sends and receives have numbers of their own."""
+    row = operation.row
+    if row is None or row["operation"] in POINT_TO_POINT:
+        return "", -1
     return row["communicator"], row["sequence"]

@@ -61,10 +61,10 @@ class Job:
         return max(named) + 1
 
     def pair(self, rank: int, row: Mapping[str, Any]) -> tuple[str, int, int, int] | None:
-        """Return the key of a send or receive among `pairs`; None where its other side is not known."""
+        """Return the key of a send or receive among `pairs`; None where its other side is not known, or itself."""
         group = self.groups.get(row["communicator"])
         other = group.ranks.get(row["peer"]) if group and row["peer"] is not None else None
-        if other is None:
+        if other is None or other == rank:
             return None
         ends = (rank, other) if row["operation"] == "send" else (other, rank)
         return row["communicator"], row["sequence"], *ends
@@ -115,7 +115,7 @@ def _incoming(trace: Trace, ranks: Sequence[int]) -> dict[int, Ints]:
 def _writes(trace: Trace, ranks: Sequence[int]) -> Iterator[Ints]:
     for rank in ranks:
         table = trace.read("writes", ["peer", "issue_ns", "size_bytes"], [rank])
-        if table.num_rows:
-            peer, issue, size = (table[name].to_numpy().astype(np.int64) for name in table.column_names)
-            row = np.arange(len(peer))
-            yield np.stack([peer, issue, np.full(len(peer), rank), row, size])
+        peer, issue, size = (table[name].to_numpy().astype(np.int64) for name in table.column_names)
+        row = np.flatnonzero(peer != rank)
+        if len(row):
+            yield np.stack([peer[row], issue[row], np.full(len(row), rank), row, size[row]])

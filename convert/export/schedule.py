@@ -151,6 +151,8 @@ class _Builder:
             piece = self._calc(name, lane, host, captured, begin, begin - at, span, released)
             captured, at, released = begin, finish, None
             if "write" in event:
+                if event["peer"] == self.rank:
+                    continue  # within its own memory
                 self._add(
                     Operation(
                         "send", f"{event['kind']} write", lane, host, begin, begin, after=[piece], span=span,
@@ -206,7 +208,7 @@ class _Builder:
         """Return the receive of the write that ended `wait`, placed at the first wait that it ended."""
         flags = self.job.flags
         index = flags.releasing(self.rank, wait["flag"], wait["expected"])
-        if index < 0:
+        if index < 0 or int(flags.rank[index]) == self.rank:
             return None
         key = (int(flags.rank[index]), int(flags.row[index]))
         end = wait["end_ns"]

@@ -13,6 +13,7 @@ from eidola.schemas import ResultsWriter, Trace, TraceWriter
 from eidola.schemas.errors import UsageError
 
 from . import goal
+from .test_chakra import COLL, COMP, files_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = ROOT / "sample_traces"
@@ -183,6 +184,48 @@ def test_an_operation_that_lacks_a_rank_keeps_its_time_and_is_told(tmp_path):
     (block,), report = exported(tmp_path / "t.eidola", tmp_path)
     assert [int(op["ns"]) for op in block.values()] == [700]
     assert any("1 operations that lack ranks" in line for line in report.lost)
+
+
+def two_ranks(path, sends):
+    """Two ranks all-reduce as number 0 of a group; rank 0 then sends, as number 0 of its pairs, to `sends`."""
+    with TraceWriter(path) as writer:
+        for rank in range(2):
+            own = [("all_reduce", None, 0, 700), *(("send", peer, 800, 900) for peer in sends if rank == 0)]
+            own += [("recv", rank, 950, 990) for peer in sends if rank == 0 == peer]
+            kinds, peers, starts, ends = (list(column) for column in zip(*own, strict=True))
+            count = len(own)
+            writer.write("ranks", rank, {"backend": ["gpu"]})
+            writer.write("spans", rank, {
+                "span": range(count), "lane": ["stream 7"] * count, "kind": ["kernel"] * count,
+                "name": kinds, "start_ns": starts, "end_ns": ends,
+            })  # fmt: skip
+            writer.write(
+                "communicators", rank, {"communicator": ["dp"], "group_rank": [rank], "group_size": [2]}
+            )
+            writer.write("collectives", rank, {
+                "span": range(count), "communicator": ["dp"] * count, "sequence": [0] * count, "operation": kinds,
+                "size_bytes": [64] * count, "peer": peers, "start_ns": starts, "end_ns": ends,
+            })  # fmt: skip
+    return path
+
+
+def test_a_send_that_nobody_receives_is_no_collective_of_its_number(tmp_path):
+    blocks, report = exported(two_ranks(tmp_path / "t.eidola", [1]), tmp_path)
+    assert sum(goal.matched(blocks).values()) == 2 * 64
+    assert len(goal.run(blocks)) == sum(map(len, blocks))
+    assert any("1 operations that lack ranks" in line for line in report.lost)
+    export("chakra", tmp_path / "t.eidola", tmp_path / "et")
+    kinds = [[node["type"] for node in nodes.values()] for nodes in files_of(tmp_path / "et").values()]
+    assert sorted(map(sorted, kinds)) == [[COLL], [COMP, COLL]]
+
+
+def test_what_a_rank_sends_itself_goes_through_no_network(tmp_path):
+    """ASTRA-sim has no route from a rank to itself."""
+    blocks, _ = exported(two_ranks(tmp_path / "t.eidola", [0]), tmp_path)
+    assert all(source != target for source, target, _ in goal.matched(blocks))
+    ends = goal.run(blocks)
+    assert len(ends) == sum(map(len, blocks))
+    assert max(ends.values()) >= 2 * goal.LATENCY_NS + (990 - 700)
 
 
 def test_a_run_is_its_messages_and_each_agent_computes_as_long(tmp_path):
