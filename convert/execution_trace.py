@@ -3,7 +3,7 @@
 Only the `record_param_comms` nodes and the process groups are read. A node's inputs are [tensors, sequence, group,
 rank, name, in splits, out splits, ...], without tensors for a `wait`; the group is a pointer up to schema 1.0.1,
 its name in 1.0.2, name and description from 1.0.3. From 1.1.0 a node has `attrs` (collective_name, pg_name, ...):
-ExecutionTraceObserver.cpp of PyTorch 2.0 to 2.6, and the schemas that MLCommons' Chakra tells apart.
+the schemas are told apart as in et_replay of MLCommons' param (execution_trace.py).
 """
 
 import json
