@@ -27,7 +27,7 @@ from .job import POINT_TO_POINT, Job, read_job
 from .packets import varint
 from .registry import Export, Progress, Source
 from .report import ExportReport
-from .schedule import Operation, read_schedule
+from .schedule import GROUP_ENDS, Operation, read_schedule
 from .tags import Tags
 
 NAME = "trace"
@@ -190,10 +190,10 @@ class _Rank:
         self.report.written[_NAMES[kind]] += 1
 
     def _kind(self, operation: Operation) -> str | None:
-        """Return the kind of its span; what arrives in memory beside all lanes is no kernel."""
+        """Return the kind of its span; no kernel is what arrives in memory beside all lanes, nor group ends."""
         if operation.span is not None:
             return self.kinds.get(operation.span)
-        return "annotation" if operation.lane < 0 else None
+        return "annotation" if operation.lane < 0 or operation.name in GROUP_ENDS else None
 
     def _described(self, operation: Operation) -> tuple[str, dict[str, Any]]:
         """Return the node's type, and what its attributes say of communication."""

@@ -60,6 +60,10 @@ def read_schedule(job: Job, rank: int) -> Schedule:
     return _Builder(job, rank).build()
 
 
+GROUP_ENDS = ("group begins", "group ends")
+"""Names of the operations of 0 ns around the calls that one kernel ran."""
+
+
 class _Builder:
     def __init__(self, job: Job, rank: int) -> None:
         self.job, self.rank = job, rank
@@ -78,10 +82,12 @@ class _Builder:
         for edge in read("dependencies", ["before", "after", "kind"], [self.rank]).to_pylist():
             edges[edge["after"]].append((edge["before"], edge["kind"]))
         collectives = read("collectives", ranks=[self.rank]).to_pylist()
-        by_span = {row["span"]: row for row in collectives if row["span"] is not None}
+        by_span: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for row in collectives:
+            by_span[row["span"]].append(row)
         events = self._events()
         for row in sorted(rows, key=lambda r: (r["end_ns"], r["start_ns"], r["span"])):
-            self._span(row, by_span.get(row["span"]), events.pop(row["span"], ()), edges, spans)
+            self._span(row, by_span.get(row["span"], []), events.pop(row["span"], ()), edges, spans)
         for home, found in sorted(events.items(), key=lambda item: str(item[0])):
             lane = home[1] if isinstance(home, tuple) else "memory"
             self._pieces(lane, None, found, found[0]["start_ns"], max(e["end_ns"] for e in found))
@@ -110,17 +116,15 @@ class _Builder:
     def _span(
         self,
         row: Mapping[str, Any],
-        collective: dict[str, Any] | None,
+        collectives: list[dict[str, Any]],
         events: Iterable[Mapping[str, Any]],
         edges: Mapping[int, list[tuple[int, str]]],
         spans: Mapping[int, Mapping[str, Any]],
     ) -> None:
         lane, host = self._lane(row["lane"]), row["lane"].startswith("thread")
         span = row["span"]
-        if collective:
-            operation = self._collective(collective, lane, host=host, name=row["name"])
-            operation.span = span
-            self.first_of[span] = self.last_of[span] = operation
+        if collectives:
+            self.first_of[span], self.last_of[span] = self._collectives(row, collectives, lane, host)
             return
         synced = [spans[b]["end_ns"] for b, kind in edges.get(span, ()) if kind == "sync" and b in spans]
         start = max([row["start_ns"], *(min(end, row["end_ns"]) for end in synced)])
@@ -185,6 +189,25 @@ class _Builder:
         operation.number = len(self.operations)
         self.operations.append(operation)
         return operation
+
+    def _collectives(
+        self, row: Mapping[str, Any], collectives: list[dict[str, Any]], lane: int, host: bool
+    ) -> tuple[Operation, Operation]:
+        """Add what a kernel ran; return its first and last operation. A group's run at once, between two of 0."""
+        name, start, end = row["name"], row["start_ns"], row["end_ns"]
+        grouped = len(collectives) > 1
+        begin = self._calc(GROUP_ENDS[0], lane, host, start, start, 0, None, None) if grouped else None
+        added = []
+        for collective in collectives:
+            if begin:
+                self.last[lane] = begin
+            added.append(self._collective(collective, lane, host=host, name=name))
+            added[-1].span = row["span"]
+        if begin is None:
+            return added[0], added[0]
+        finish = self._calc(GROUP_ENDS[1], lane, host, end, end, 0, None, None)
+        finish.after = [*added]
+        return begin, finish
 
     def _collective(
         self, row: dict[str, Any], lane: int, *, host: bool, name: str | None = None

@@ -228,6 +228,32 @@ def test_what_a_rank_sends_itself_goes_through_no_network(tmp_path):
     assert max(ends.values()) >= 2 * goal.LATENCY_NS + (990 - 700)
 
 
+def test_every_call_that_one_kernel_ran_is_exported_and_all_run_at_once(tmp_path):
+    """Three ranks pass around a ring in one kernel each, twice: one after another they would wait for ever."""
+    with TraceWriter(tmp_path / "t.eidola") as writer:
+        for rank in range(3):
+            writer.write("ranks", rank, {"backend": ["gpu"]})
+            writer.write("spans", rank, {
+                "span": [0, 1, 2], "lane": ["stream 7"] * 3, "kind": ["kernel"] * 3,
+                "name": ["SendRecv", "SendRecv", "gemm"], "start_ns": [0, 5000, 9000], "end_ns": [4000, 8000, 9500],
+            })  # fmt: skip
+            writer.write(
+                "communicators", rank, {"communicator": ["pp"], "group_rank": [rank], "group_size": [3]}
+            )
+            writer.write("collectives", rank, {
+                "span": [0, 0, 1, 1], "communicator": ["pp"] * 4, "sequence": [0, 0, 1, 1],
+                "operation": ["recv", "send"] * 2, "peer": [(rank + 2) % 3, (rank + 1) % 3] * 2,
+                "size_bytes": [64, 64, 128, 128], "start_ns": [0, 0, 5000, 5000],
+                "end_ns": [4000, 4000, 8000, 8000],
+            })  # fmt: skip
+    blocks, _ = exported(tmp_path / "t.eidola", tmp_path)
+    assert sorted(goal.matched(blocks).values()) == [64] * 3 + [128] * 3
+    ends = goal.run(blocks)
+    for rank, block in enumerate(blocks):
+        (gemm,) = (label for label, operation in block.items() if operation["ns"] == "500")
+        assert ends[rank, gemm] == max(end for (r, _), end in ends.items() if r == rank)
+
+
 def test_a_run_is_its_messages_and_each_agent_computes_as_long(tmp_path):
     with ResultsWriter(tmp_path / "run") as writer:
         writer.write("agents", {
