@@ -19,6 +19,7 @@ from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import Call, read_calls
 from .captured_window import CALL
 from .collectives import Part, operation_of
+from .columns import whole
 from .job import write_job
 from .kineto import read_rank
 from .member import member
@@ -101,19 +102,20 @@ def _complete(folder: Path, rank: int, record: dict[str, Any], read: RankRecord)
             joined = captured_nccl.join(dump, pairs)
             read.notes += [f"rank {rank}: {note}" for note in joined.notes]
             rows += captured_nccl.annotations(joined)
-    first = len(read.spans["span"])
+    spans = whole(read.spans)
+    first = len(spans["span"])
     lanes, kinds, names, launched, starts, ends = zip(*rows, strict=True) if rows else ((),) * 6
     more = {
         "span": range(first, first + len(rows)), "lane": lanes, "kind": kinds, "name": names,
         "launch_ns": launched, "start_ns": starts, "end_ns": ends, "correlation": [None] * len(rows),
     }  # fmt: skip
     for name, values in more.items():
-        held = read.spans.get(name, [None] * first)
-        held = held.combine_chunks() if isinstance(held, pa.ChunkedArray) else held
+        held = spans.get(name, [None] * first)
         if isinstance(held, list):
-            read.spans[name] = [*held, *values]
+            spans[name] = [*held, *values]
         else:
-            read.spans[name] = pa.concat_arrays([held, pa.array(list(values), held.type)])
+            spans[name] = pa.concat_arrays([held, pa.array(list(values), held.type)])
+    read.spans = spans
     return read
 
 

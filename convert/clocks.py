@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.theil_sen import slope
+from .columns import drifted
 from .matching import SYNCHRONISING, Matching
-from .rank import drifted
 
 FEWEST_ANCHORS = 8
 """Ends from which a drift is believed at all."""

@@ -46,9 +46,9 @@ def _records(work: Work, records: HostRecords, group: int, launched: set[int]) -
     """Return the records of a group: those right before its end that launched nothing, of one process group."""
     found: list[int] = []
     for record in records.before(group):
-        args = records.args[record]
+        args = records.of(record)
         same = not found or all(
-            args.get(key) == records.args[found[0]].get(key) for key in ("Process Group Name", "Seq")
+            args.get(key) == records.of(found[0]).get(key) for key in ("Process Group Name", "Seq")
         )
         known = operation_of(str(args.get("Collective name", ""))) not in ("unknown", "wait")
         if record in launched or not same or not known:
@@ -58,7 +58,7 @@ def _records(work: Work, records: HostRecords, group: int, launched: set[int]) -
 
 
 def _call(work: Work, records: HostRecords, part: Part, record: int) -> Part:
-    return described(work, part.span, record, [("host record", records.args[record])])
+    return described(work, part.span, record, [("host record", records.of(record))])
 
 
 def _of_kernel(kernel: Part, call: Part) -> Part:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,15 @@ import numpy as np
 
 from .events import Events
 from .execution_trace import ExecutionTrace
+from .narrow import Column
 from .objects import integer
 from .operations import COLLECTIVE_NAME, KERNEL_NAME, SYMMETRIC, algorithm_of, kernel_operation, protocol_of
 from .operations import operation_of as operation_of
-from .scanner import ANNOTATION, KERNEL, RECORD
+from .scanner import ANNOTATION, KERNEL, NULL, RECORD
+from .sorting import Array, Ints, Lookup, every
 from .work import Work
+
+_NESTED = 4  # records that may be open at a time on one thread
 
 _HOST_ONLY = r"^(gloo|mpi|ucc):"
 _PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
@@ -58,7 +63,7 @@ _TYPES = {
 SOURCES = ("kernel", "host record", "execution trace", "library call", "annotation", "kernel name", "nothing")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """A process group as one rank sees it; `name` and `ranks` are None where the source does not say.
 
@@ -74,7 +79,7 @@ class Group:
     stride: int | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Part:
     """One rank's part in one collective; times are the rank's own until clocks are aligned."""
 
@@ -104,22 +109,33 @@ class HostRecords:
 
     def __init__(self, work: Work, events: Events) -> None:
         self.work = work
-        self.args: dict[int, dict[str, Any]] = {}
-        details = {(d.name, d.start_ns + events.base_ns, d.tid): d.args for d in events.details}
-        record = (work.kind == ANNOTATION) & work.matching(f"^{RECORD}$|{COLLECTIVE_NAME}")
-        self._open: dict[tuple[int, bool], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for span in np.flatnonzero(record).tolist():
-            key = (work.name(span), int(work.start_ns[span]), int(work.tid[span]))
-            self.args[span] = details.get(key, {})
-            starts, spans = self._open[int(work.tid[span]), key[0] == RECORD]
-            starts.append(key[1])
+        self._details, self._base_ns = events.details, events.base_ns
+        self._details.index()
+        self._ids: Lookup | None = None
+        self._open: dict[tuple[int, bool], tuple[array[int], array[int]]] = defaultdict(
+            lambda: (array("q"), array("q"))
+        )
+        for span in spans_of(work, ANNOTATION, named=f"^{RECORD}$|{COLLECTIVE_NAME}"):
+            starts, spans = self._open[int(work.tid[span]), work.text(span) == RECORD]
+            starts.append(int(work.start_ns[span]))
             spans.append(span)
-        self.kernels = {(d.start_ns + events.base_ns, d.name): d.args for d in events.details}
-        self._by_id = {
-            args["External id"]: span
-            for span, args in self.args.items()
-            if work.name(span) == RECORD and isinstance(args.get("External id"), int)
-        }
+
+    def of(self, record: int) -> dict[str, Any]:
+        """Return the arguments of a record or annotation; empty where there are none, or for -1."""
+        work = self.work
+        if record < 0:
+            return {}
+        started_ns = int(work.start_ns[record]) - self._base_ns
+        return self._details.of_host(work.text(record), started_ns, int(work.tid[record]))
+
+    def of_kernel(self, kernel: int) -> dict[str, Any]:
+        """Return the arguments of a kernel that describe its collective; empty where there are none."""
+        started_ns = int(self.work.start_ns[kernel]) - self._base_ns
+        return self._details.of_kernel(self.work.text(kernel), started_ns)
+
+    def labelled(self) -> Ints:
+        """Return the sorted times at which something starts that names its collective."""
+        return self._details.labelled() + self._base_ns
 
     @property
     def records(self) -> list[int]:
@@ -133,10 +149,24 @@ class HostRecords:
         """
         starts, spans = self._open[tid, plain]
         last = bisect_right(starts, time_ns) - 1
-        for index in range(last, max(last - 4, -1), -1):
+        for index in range(last, max(last - _NESTED, -1), -1):
             if self.work.end_ns[spans[index]] >= time_ns:
                 return spans[index]
         return -1
+
+    def around_each(self, tids: Array, times: Ints) -> Ints:
+        """Return the innermost `record_param_comms` open on each thread at each time, -1 for none."""
+        found = np.full(len(tids), -1)
+        for tid in np.unique(tids).tolist():
+            starts, spans = (np.frombuffer(held, np.int64) for held in self._open[tid, True])
+            rows = np.flatnonzero(tids == tid)
+            last = np.searchsorted(starts, times[rows], side="right") - 1
+            for back in range(_NESTED):
+                at = np.flatnonzero((last >= back) & (found[rows] < 0))
+                held = spans[last[at] - back]
+                is_open = self.work.end_ns[held] >= times[rows[at]]
+                found[rows[at[is_open]]] = held[is_open]
+        return found
 
     def last(self, tid: int, time_ns: int) -> int:
         """Return the record or annotation that began last on thread `tid` by `time_ns`, or -1."""
@@ -152,7 +182,7 @@ class HostRecords:
         alike = (
             n
             for n in range(bisect_left(others, until) - 1, -1, -1)
-            if self.work.name(annotations[n]) == self.work.name(annotation)
+            if self.work.text(annotations[n]) == self.work.text(annotation)
         )
         since = next((others[n] for n in alike), None)
         for index in range(bisect_left(starts, until) - 1, -1, -1):
@@ -163,7 +193,16 @@ class HostRecords:
     def linked(self, args: dict[str, Any]) -> int:
         """Return the `record_param_comms` that a kernel's arguments name by its External id, or -1."""
         number = args.get("External id")
-        return self._by_id.get(number, -1) if isinstance(number, int) else -1
+        if not isinstance(number, int):
+            return -1
+        if self._ids is None:
+            ids = Column(self.work.scratch)
+            for record in self.records:
+                told = integer(self.of(record).get("External id"))
+                ids.append(NULL if told is None else told)
+            self._ids = Lookup(self.work.scratch, ids.values(), every(self.work.scratch, len(ids)))
+        row = int(self._ids.find(np.array([number]))[0])
+        return self.records[row] if row >= 0 else -1
 
     def annotation_in(self, record: int) -> int:
         """Return the first annotation that begins within `record` on its thread, or -1."""
@@ -173,24 +212,31 @@ class HostRecords:
         return spans[index] if inside else -1
 
 
+def spans_of(work: Work, *kinds: int, named: str) -> Iterator[int]:
+    """Yield the spans of some kinds with such a name one by one: of what is rare."""
+    for spans in work.find(*kinds, named=named):
+        yield from spans.tolist()
+
+
 def find_parts(work: Work, records: HostRecords, trace: ExecutionTrace | None) -> list[Part]:
     """Find the rank's collectives, in order of start, each described by the best source that there is."""
     joined = _join(records, trace) if trace else {}
-    parts = [_kernel_part(work, records, joined, s) for s in _kernels(work, records)]
-    for span in np.flatnonzero((work.kind == ANNOTATION) & work.matching(_HOST_ONLY)).tolist():
+    kernels = _kernels(work, records)
+    parts: list[Part] = []
+    for some in work.scratch.few(len(kernels)):
+        parts += [_kernel_part(work, records, joined, span) for span in kernels[some]]
+    for span in spans_of(work, ANNOTATION, named=_HOST_ONLY):
         by_id = trace.annotations.get(int(work.function[span]), {}) if trace else {}
         parts.append(_host_part(work, records, joined.get(span, by_id), span))
     return sorted(parts, key=lambda part: (part.start_ns, part.span))
 
 
 def _kernels(work: Work, records: HostRecords) -> list[int]:
-    named = (work.kind == KERNEL) & work.matching(KERNEL_NAME)
-    labelled = {key for key, args in records.kernels.items() if "Collective name" in args}
-    spans = set(np.flatnonzero(named).tolist())
-    if labelled:
-        starts = np.fromiter((start for start, _ in labelled), dtype=np.int64)
-        candidates = np.flatnonzero((work.kind == KERNEL) & np.isin(work.start_ns, starts)).tolist()
-        spans |= {s for s in candidates if (int(work.start_ns[s]), work.name(s)) in labelled}
+    spans = set(spans_of(work, KERNEL, named=KERNEL_NAME))
+    starts = records.labelled()
+    for kernels in work.find(KERNEL) if len(starts) else ():
+        at_start = kernels[np.isin(work.start_ns[kernels], starts)].tolist()
+        spans |= {span for span in at_start if "Collective name" in records.of_kernel(span)}
     return sorted(spans)
 
 
@@ -201,12 +247,12 @@ def _kernel_part(work: Work, records: HostRecords, joined: dict[int, dict[str, A
         tid, time_ns = int(work.tid[launch]), int(work.start_ns[launch])
         record = records.around(tid, time_ns, plain=True)
         annotation = records.around(tid, time_ns, plain=False)
-    name = work.name(span)
-    kernel_args = records.kernels.get((int(work.start_ns[span]), name), {})
+    name = work.text(span)
+    kernel_args = records.of_kernel(span)
     record = records.linked(kernel_args) if record < 0 else record
     part = described(work, span, record, [
         ("kernel", kernel_args),
-        ("host record", records.args.get(record, {})),
+        ("host record", records.of(record)),
         ("execution trace", joined.get(record, {})),
         ("annotation", _annotation_args(work, records, annotation)),
         ("kernel name", {"Collective name": kernel_operation(name)}),
@@ -221,7 +267,7 @@ def _host_part(work: Work, records: HostRecords, traced: dict[str, Any], span: i
     """Describe a collective that the host itself runs (Gloo): its annotation is its span."""
     record = records.around(int(work.tid[span]), int(work.start_ns[span]), plain=True)
     part = described(work, span, record, [
-        ("host record", records.args.get(record, {})),
+        ("host record", records.of(record)),
         ("execution trace", traced),
         ("annotation", _annotation_args(work, records, span)),
     ])  # fmt: skip
@@ -234,12 +280,10 @@ def _host_part(work: Work, records: HostRecords, traced: dict[str, Any], span: i
 def _annotation_args(work: Work, records: HostRecords, annotation: int) -> dict[str, Any]:
     if annotation < 0:
         return {}
-    name = work.name(annotation)
+    name = work.text(annotation)
     args: dict[str, Any] = {"Collective name": name}
-    dims, types = (
-        records.args.get(annotation, {}).get("Input Dims"),
-        records.args.get(annotation, {}).get("Input type"),
-    )
+    told = records.of(annotation)
+    dims, types = told.get("Input Dims"), told.get("Input type")
     if isinstance(dims, list) and dims and all(isinstance(n, int) for n in (dims[0] or ["?"])):
         args["In msg nelems"] = int(np.prod(dims[0], dtype=np.int64))
     if isinstance(types, list) and types:
@@ -374,6 +418,6 @@ def _key(args: dict[str, Any]) -> tuple[str, int | None]:
 
 
 def _host_key(records: HostRecords, record: int) -> tuple[str, int | None]:
-    if "Collective name" in records.args[record]:
-        return _key(records.args[record])
+    if "Collective name" in (told := records.of(record)):
+        return _key(told)
     return _key(_annotation_args(records.work, records, records.annotation_in(record)))

@@ -10,6 +10,7 @@ from .formats import Format
 from .job import write_job
 from .reading import Progress, inputs, read_task, read_tasks, reading_folder
 from .report import ConversionReport
+from .scratch import scratch_in
 
 
 def convert(
@@ -44,7 +45,8 @@ def convert(
     with nullcontext() if single else reading_folder(Path(output)) as folder, writer:
         if folder is None:
             show(f"reading {kind.name}", 0, 1)
-            records = read_task(kind, tasks[0], alone=True)
+            with scratch_in(writer.partial):
+                records = read_task(kind, tasks[0], alone=True)
         else:
             records = read_tasks(kind, tasks, folder, show, jobs=jobs, cluster=cluster)
         with told_of(inputs(tasks)):

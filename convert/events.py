@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .details import DESCRIBING, Detail, Details
 from .json_stream import EventFile, decode_json, open_bytes, recover
 from .narrow import Table
 from .objects import columns_of, integer
@@ -36,22 +37,12 @@ Rows = npt.NDArray[np.int64] | slice
 
 
 @dataclass
-class Detail:
-    """A host record or kernel that describes a collective or names its record: arguments as JSON gave them."""
-
-    name: str
-    start_ns: int
-    tid: int | None
-    args: dict[str, Any]
-
-
-@dataclass
 class Events:
     """What was kept of one file: `rows` have the columns of SCHEMA, times relative to `base_ns`."""
 
     path: Path
     rows: Table
-    details: list[Detail]
+    details: Details
     metadata: dict[str, Any]
     dropped: Counter[str]
     truncated: bool
@@ -77,10 +68,12 @@ def read_events(path: Path) -> Events:
     events and a missing end are survived and counted in `dropped`.
     """
     file = EventFile(path)
-    rows, details, dropped = Table(SCHEMA), [], Counter[str]()
+    rows, dropped = Table(SCHEMA), Counter[str]()
+    details = Details(rows.scratch)
     for piece in _pieces(file, everything=False):
         rows.add(piece.table)
-        details += piece.details
+        for detail in piece.details:
+            details.add(detail)
         dropped += piece.dropped
     base_ns = integer(file.metadata.get("baseTimeNanoseconds")) or 0
     return Events(path, rows, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)
@@ -170,7 +163,7 @@ def _piece(found: Scanned, event: Callable[[int], dict[str, Any]], everything: b
                 str(told.get("name", "")),
                 start_ns,
                 tid if isinstance(tid, int) else None,
-                args if isinstance(args, dict) else {},
+                {k: v for k, v in args.items() if k in DESCRIBING} if isinstance(args, dict) else {},
             )
         )
     return _Piece(table, details + _linked(found, rows), dropped)

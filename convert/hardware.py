@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .events import Events
-from .work import Work, most_common
+from .work import Work
 
 _VERSIONS = (
     "cuda_driver_version",
@@ -20,8 +20,7 @@ _VERSIONS = (
 def rank_columns(events: Events, work: Work) -> dict[str, Any]:
     """Return the row of `ranks`: the device that ran most of the rank's GPU work, as the file has it."""
     metadata = events.metadata
-    gpu = work.on_gpu
-    device = most_common(work.device[gpu]) if gpu.any() else None
+    device = work.main_device
     given = metadata.get("deviceProperties")
     listed = [d for d in (given if isinstance(given, list) else []) if isinstance(d, dict)]
     properties = next((d for d in listed if d.get("id") == device), {}) if device is not None else {}
@@ -40,9 +39,9 @@ def rank_columns(events: Events, work: Work) -> dict[str, Any]:
 
 
 def _vendor(model: str, work: Work) -> str | None:
-    if "AMD" in model or "Instinct" in model or bool(work.matching("^hip").any()):
+    if "AMD" in model or "Instinct" in model or work.matching("^hip").any():
         return "amd"
-    return "nvidia" if "NVIDIA" in model or bool(work.matching("^cu(da)?[A-Z]").any()) else None
+    return "nvidia" if "NVIDIA" in model or work.matching("^cu(da)?[A-Z]").any() else None
 
 
 def _count(value: Any) -> int | None:

@@ -1,23 +1,21 @@
 """The ranks of one job, however they were read -> a trace: matched, put on one clock, written, reported."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
-from ..schemas.store import ROW_GROUP_ROWS
 from .clocks import Clock, align
 from .collectives import Part
+from .columns import Columns, kept, moved, row_count, slices
 from .matching import Matching, Member, match
-from .narrow import release
-from .rank import RankRecord, shifted
+from .rank import RankRecord
 from .report import ConversionReport
 
 MOST_RANKS = 1 << 20
@@ -43,15 +41,13 @@ def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -
     matching = match({r.rank: r.parts for r in records}, world_size)
     clocks = _clocks(records, matching)
     report = _report(writer.path, records, matching, clocks, world_size)
-    release()
     for record in records:
         clock = clocks[record.rank]
-        report.spans += len(record.spans["span"])
+        report.spans += row_count(record.spans)
         report.dependencies.update(_edge_counts(record.edges))
         record.shift_parts(clock.offset_ns, clock.drift_ppb, clock.at_ns)
         _write_rank(writer, record, matching, clock)
-        record.spans, record.edges, record.more = {}, {}, {}  # a rank's rows are in memory alone
-        release()
+        record.spans, record.edges, record.more = {}, {}, {}  # a rank's rows are held while they are written
     writer.notes = {"source": source, **report.as_dict()}
     del writer.notes["path"]
     return report
@@ -106,12 +102,12 @@ def _leave_out_writes_elsewhere(records: Sequence[RankRecord]) -> None:
     ranks = [record.rank for record in records]
     for record in records:
         writes = record.more.get("writes", {})
-        kept = np.isin(np.asarray(writes.get("peer", ()), np.int64), ranks)
-        if kept.all():
-            continue
-        record.more["writes"] = {name: list(compress(values, kept)) for name, values in writes.items()}
-        reason = "write to a rank of which no file was given"
-        record.dropped[reason] = record.dropped.get(reason, 0) + int((~kept).sum())
+        inside = kept(writes, "peer", ranks)
+        if inside is not writes:
+            record.more["writes"] = inside
+            reason = "write to a rank of which no file was given"
+            left = row_count(writes) - row_count(inside)
+            record.dropped[reason] = record.dropped.get(reason, 0) + left
 
 
 def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clock: Clock) -> None:
@@ -121,23 +117,15 @@ def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clo
         "method": [clock.method], "offset_ns": [clock.offset_ns], "drift_ppb": [clock.drift_ppb],
         "residual_ns": [clock.residual_ns], "anchors": [clock.anchors],
     })  # fmt: skip
-    writer.write_slices("spans", rank, _slices(record.spans, clock))
-    writer.write_slices("dependencies", rank, _slices(record.edges, clock))
+    tables = {"spans": record.spans, "dependencies": record.edges, **record.more}
+    for name, columns in tables.items():
+        aligned = moved(columns, clock.offset_ns, clock.drift_ppb, clock.at_ns)
+        writer.write_slices(name, rank, slices(aligned))
     own = [m for m in matching.members if m.rank == rank]
     writer.write("communicators", rank, {
         name: [getattr(m, name) for m in own] for name in ("communicator", "group_rank", "group_size", "name")
     })  # fmt: skip
     writer.write("collectives", rank, _collective_columns(record.parts, matching))
-    for name, columns in record.more.items():
-        writer.write_slices(name, rank, _slices(columns, clock))
-
-
-def _slices(columns: Mapping[str, Any], clock: Clock) -> Iterator[dict[str, Any]]:
-    """Yield columns a slice at a time, their times aligned."""
-    rows = len(next(iter(columns.values()), ()))
-    for begin in range(0, rows, ROW_GROUP_ROWS):
-        some = {name: values[begin : begin + ROW_GROUP_ROWS] for name, values in columns.items()}
-        yield shifted(some, clock.offset_ns, clock.drift_ppb, clock.at_ns)
 
 
 _PART_COLUMNS = (
@@ -183,14 +171,15 @@ def _report(
     return report
 
 
-def _edge_counts(edges: Mapping[str, Any]) -> Counter[str]:
+def _edge_counts(edges: Columns) -> Counter[str]:
     """Count edges by `kind origin`."""
-    columns = [
-        pc.dictionary_encode(pa.array(edges.get(name, ()), pa.string())) for name in ("kind", "origin")
-    ]
-    table = pa.table(dict(zip(("kind", "origin"), columns, strict=True)))
-    counts = table.group_by(["kind", "origin"]).aggregate([([], "count_all")]).to_pylist()
-    return Counter({f"{row['kind']} {row['origin']}": row["count_all"] for row in counts})
+    counts = Counter[str]()
+    for some in slices(edges):
+        pair = (pc.dictionary_encode(pa.array(some[name], pa.string())) for name in ("kind", "origin"))
+        table = pa.table(dict(zip(("kind", "origin"), pair, strict=True)))
+        for row in table.group_by(["kind", "origin"]).aggregate([([], "count_all")]).to_pylist():
+            counts[f"{row['kind']} {row['origin']}"] += row["count_all"]
+    return counts
 
 
 def _report_matches(report: ConversionReport, matching: Matching, ranks: Sequence[int]) -> None:

@@ -21,9 +21,9 @@ from .hardware import rank_columns
 from .rank import RankRecord
 from .reading import Progress
 from .report import ConversionReport
-from .scanner import CATEGORIES
+from .scanner import ANNOTATION, CALL, CATEGORIES
 from .sources import Source, find_sources, rank_in_name
-from .work import build_work, span_columns
+from .work import Work, build_work, span_columns
 
 
 def kineto(
@@ -87,7 +87,7 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
     trace = read_execution_trace(source.execution_trace) if source.execution_trace else None
     notes = []
     work = build_work(events)
-    if trace and trace.pid is not None and trace.pid not in set(work.device[~work.on_gpu].tolist()):
+    if trace and trace.pid is not None and not _is_of(work, trace.pid):
         notes.append(f"{trace.path.name} is of process {trace.pid}, which {source.trace.name} does not show")
     if trace and trace.truncated:
         notes.append(f"{trace.path.name} breaks off; what it would tell of later collectives is missing")
@@ -104,13 +104,18 @@ def read_rank(source: Source, *, alone: bool = False) -> RankRecord:
         spans=span_columns(work),
         edges=edges.columns(),
         parts=parts,
-        window_ns=(int(work.start_ns.min()), int(work.end_ns.max())),
+        window_ns=work.window_ns(),
         dropped=dict(events.dropped),
         truncated=events.truncated,
         contradicted=edges.contradicted + Counter({"launch": work.early}),
         base_ns=events.base_ns,
         notes=notes,
     )
+
+
+def _is_of(work: Work, pid: int) -> bool:
+    """Say whether a host span is of process `pid`, which Kineto's host events have as their device."""
+    return any((work.device[spans] == pid).any() for spans in work.find(CALL, ANNOTATION))
 
 
 def _identity(events: Events, alone: bool, notes: list[str]) -> tuple[int, int | None]:

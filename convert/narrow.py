@@ -1,12 +1,11 @@
 """Columns of integers in as few bytes as their values need, a chunk at a time.
 
 A trace's times need eight bytes; of its other numbers (threads, streams, ids, sizes) most need one to four, and
-what a source does not tell needs none.
+what a source does not tell needs none. Those that many rows make too large for memory are on disk (`scratch`).
 """
 
 from array import array
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .scanner import NULL
+from .scratch import Scratch
 
 CHUNK_ROWS = 1 << 16
-SORTED_ROWS = 1 << 19
+_RELEASED = 8  # chunks, or tables, after which memory is released
 _TYPES = tuple(np.dtype(f"i{size}") for size in (1, 2, 4, 8))
 Ints = npt.NDArray[np.int64]
 
@@ -36,10 +36,11 @@ def narrow(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
 
 
 class Column:
-    """One column, given a chunk at a time."""
+    """One column, given a chunk at a time, in a scratch."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Scratch) -> None:
         self.chunks: list[npt.NDArray[np.integer]] = []
+        self._scratch = scratch
         self._latest = array("q")
 
     def __len__(self) -> int:
@@ -49,26 +50,40 @@ class Column:
         """Append one value; NULL is none."""
         self._latest.append(value)
         if len(self._latest) == CHUNK_ROWS:
-            self.chunks.append(narrow(np.frombuffer(self._latest, np.int64)))
-            self._latest = array("q")
+            self._flush()
 
-    def parts(self) -> Iterator[Ints]:
-        """Yield all values some at a time, NULL for those that are none."""
-        for chunk in self.chunks:
-            yield filled(chunk, NULL).astype(np.int64)
+    def _flush(self) -> None:
         if self._latest:
-            yield np.frombuffer(self._latest, np.int64)
+            self.chunks.append(self._scratch.keep(narrow(np.frombuffer(self._latest, np.int64))))
+            self._latest = array("q")
 
     def add(self, values: npt.NDArray[np.integer]) -> None:
         """Append (n,) `values`; NULL is no value."""
-        self.chunks += [narrow(values[i : i + CHUNK_ROWS]) for i in range(0, len(values), CHUNK_ROWS)]
+        self._flush()
+        parts = (values[i : i + CHUNK_ROWS] for i in range(0, len(values), CHUNK_ROWS))
+        self.chunks += [self._scratch.keep(narrow(part)) for part in parts]
+
+    def parts(self) -> Iterator[Ints]:
+        """Yield all values some at a time, NULL for those that are none."""
+        self._flush()
+        for chunk in self.chunks:
+            yield filled(chunk, NULL).astype(np.int64)
 
     def values(self, null: int = NULL) -> npt.NDArray[np.integer]:
         """Return all values, of the type of the widest chunk where that also holds `null`."""
-        if not self.chunks:
-            return np.empty(0, np.int64)
-        kind = np.result_type(np.min_scalar_type(min(null, -1)), *{chunk.dtype for chunk in self.chunks})
-        return np.concatenate([filled(chunk, null, kind) for chunk in self.chunks])
+        self._flush()
+        kinds = {chunk.dtype for chunk in self.chunks}
+        kind = np.result_type(np.min_scalar_type(min(null, -1)), *kinds) if kinds else np.dtype(np.int64)
+        if all(chunk.strides == (0,) and chunk[0] == np.iinfo(chunk.dtype).min for chunk in self.chunks):
+            return np.broadcast_to(kind.type(null), len(self))
+        out = self._scratch.empty(sum(map(len, self.chunks)), kind)
+        done = 0
+        for number, chunk in enumerate(self.chunks, 1):
+            out[done : done + len(chunk)] = filled(chunk, null, kind)
+            done += len(chunk)
+            if not number % _RELEASED:
+                self._scratch.release()
+        return out
 
 
 def filled(
@@ -82,20 +97,26 @@ def filled(
 
 
 class Table:
-    """Rows of integers and one of text, `name`, added as Arrow tables of one schema."""
+    """Rows of integers and one of text, `name`, added as Arrow tables of one schema, in a scratch of their own."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
-        self._columns = {name: Column() for name in schema.names}
+        self.scratch = Scratch()
+        self._columns = {name: Column(self.scratch) for name in schema.names}
         self._words: dict[str | None, int] = {}
+        self._rows = self._adds = 0
 
     def __len__(self) -> int:
-        return len(self._columns["name"])
+        return self._rows
 
     def add(self, table: pa.Table) -> None:
         """Append rows; `name` is a dictionary array."""
         if not table.num_rows:
             return
+        self._rows += table.num_rows
+        self._adds += 1
+        if not self._adds % _RELEASED:
+            self.scratch.release()
         for name, values in zip(self.schema.names, table.combine_chunks().columns, strict=True):
             chunk = values.chunk(0)
             self._columns[name].add(self._places(chunk) if name == "name" else _integers(chunk))
@@ -110,8 +131,9 @@ class Table:
         return zip(*(self._columns[name].chunks for name in names), strict=True)
 
     def take(self, name: str, null: int = -1) -> npt.NDArray[np.integer]:
-        """Return a column of integers, `null` where a row has none, and forget it."""
-        return self._columns.pop(name).values(null)
+        """Return a column of integers, `null` where a row has none, and forget it; without the column none has."""
+        column = self._columns.pop(name, None)
+        return np.broadcast_to(np.int64(null), self._rows) if column is None else column.values(null)
 
     def values(self, name: str, null: int = -1) -> npt.NDArray[np.integer]:
         """Return a column of integers, `null` where a row has none."""
@@ -140,30 +162,3 @@ def _integers(array: pa.Array) -> npt.NDArray[np.integer]:
     if array.null_count:
         array = pc.fill_null(array.cast(pa.int64()), NULL)
     return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
-def order_of(first: Ints, *others: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Return the order of rows by `first`, ties by `others`, then as they are.
-
-    Rows are sorted some at a time, by ranges of `first`: sorting takes several times the memory of what is sorted.
-    """
-    parts = -(-len(first) // SORTED_ROWS)
-    kind = np.int32 if len(first) < 1 << 31 else np.int64
-    step = 64 if parts > 1 else 1
-    sample = np.sort(first[::step])
-    cuts = np.unique(sample[np.arange(1, parts) * len(sample) // max(parts, 1)]).tolist()
-    order: npt.NDArray[np.integer] = np.empty(len(first), kind)
-    done = 0
-    for low, high in pairwise([None, *cuts, None]):
-        inside = np.ones(len(first), np.bool_) if low is None else first >= low
-        rows = np.flatnonzero(inside if high is None else inside & (first < high))
-        keys = [values[rows] for values in (first, *others)]
-        order[done : done + len(rows)] = rows[np.lexsort(keys[::-1])]
-        done += len(rows)
-    return order
-
-
-def release() -> None:
-    """Give memory that is free back to the system: what sorting took would otherwise stay, in holes."""
-    pa.system_memory_pool().release_unused()
-    pa.default_memory_pool().release_unused()

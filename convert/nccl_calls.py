@@ -24,7 +24,7 @@ OF_ALL_RANKS = ("reduce_scatter", "all_to_all", "scatter")
 """Operations whose call counts one rank's share of a buffer that holds all ranks'."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call of the library. `operation` is the schema's, or `group start`, `group end`.
 
@@ -44,7 +44,7 @@ class Call:
     handle: str | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Launch:
     """When the kernels of some calls were launched, by which thread; `last` is the call that launched them."""
 

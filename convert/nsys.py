@@ -19,11 +19,13 @@ from .collectives import Group
 from .database import MAGIC, Database, open_database
 from .events import is_call
 from .formats import Format, Head
+from .narrow import Column
 from .nvtx import COMMUNICATOR, DEVICE, RANK, RANKS, annotations, name_of, nccl_calls, nccl_ranges, thread_of
-from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
+from .profile import Place, Profile, Rows, Task, build_record, dictionary, number, peer_copies
 from .rank import RankRecord
 from .rocm import rank_in_environment
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL, SYNC
+from .sorting import Lookup, every
 
 _MARKS = ("CUPTI_ACTIVITY_KIND_KERNEL", "NVTX_EVENTS", "TARGET_INFO_SESSION_START_TIME", "META_DATA_EXPORT")
 _SUFFIXES = (".sqlite", ".sqlite.gz", ".db")
@@ -46,6 +48,7 @@ _MEMORY_KINDS = (
     "Unknown",
 )
 """ENUM_CUDA_MEM_KIND."""
+_OF_EVENTS = ("eventSyncId", "streamId", "correlationId")
 _STREAM_WAIT, _EVENT_SYNC = 2, 1  # ENUM_CUPTI_SYNC_TYPE
 _KERNEL, _MEMCPY, _MEMSET, _GRAPH, _RUNTIME, _SYNC, _EVENT = (
     f"CUPTI_ACTIVITY_KIND_{name}"
@@ -280,8 +283,10 @@ def _add_work(database: Database, profile: Profile) -> None:
                 keys = np.stack([batch[n] for n in ("copyKind", "srcKind", "dstKind", "memKind")], axis=1)
                 kinds, places = np.unique(keys, axis=0, return_inverse=True)
                 words = [label(*kind) for kind in kinds.tolist()]
-                rows.add(COPY, dictionary(words, places.reshape(-1)), *_times(batch), **_where(batch))
-                abroad += _add_peer_copies(profile, batch)
+                own, unknown = _peer_copies(profile, batch)
+                abroad += unknown
+                rows.add(COPY, dictionary(words, places.reshape(-1)), batch["start"], batch["end"],
+                         **_where(batch), **own)  # fmt: skip
     if abroad:
         profile.notes.append(
             f"{place.path.name}: {abroad} copies of process {place.pid} go to GPUs of which no rank is known; they "
@@ -309,23 +314,16 @@ def _memory(kind: int) -> str:
     return _MEMORY_KINDS[kind] if 0 <= kind < len(_MEMORY_KINDS) else "Unknown"
 
 
-def _add_peer_copies(profile: Profile, batch: dict[str, Ints]) -> int:
-    """Take the copies from the rank's own GPU into that of another rank; count those to unknown ones."""
+def _peer_copies(profile: Profile, batch: dict[str, Ints]) -> tuple[dict[str, Ints], int]:
+    """Return which copies go from the rank's own GPU into that of another rank, and how many to unknown ones."""
     place = profile.task.place
     ranks = dict(profile.task.peers)
     own = place.device if place.gpu is None else place.gpu
     source, target = batch["srcDeviceId"], batch["dstDeviceId"]
     away = (source == own) & (target != own) & np.isin(batch["copyKind"], _BETWEEN_GPUS)
-    known = away & np.isin(target, [g for g in ranks if g != own])
-    chosen = np.flatnonzero(known)
-    columns = (
-        batch[n][chosen].tolist() for n in ("start", "streamId", "correlationId", "bytes", "dstDeviceId")
-    )
-    profile.copies += [
-        (start, stream, call, size, ranks[gpu]) for start, stream, call, size, gpu in zip(*columns, strict=True)
-        if size >= 0
-    ]  # fmt: skip
-    return int((away & ~known & (target != NULL)).sum())
+    known = away & np.isin(target, list(ranks))
+    unknown = int((away & ~known & (target != NULL)).sum())
+    return peer_copies(known, target, batch["bytes"], ranks), unknown
 
 
 def _add_calls(database: Database, profile: Profile) -> None:
@@ -359,33 +357,31 @@ def _add_calls(database: Database, profile: Profile) -> None:
 def _add_syncs(database: Database, profile: Profile) -> None:
     """Add what waits waited for, where the records of events were traced (`--cuda-event-trace=true`)."""
     syncs, events = database.find(_SYNC), database.find(_EVENT)
-    needed = {"eventSyncId", "streamId", "correlationId"}
-    if syncs is None or events is None or not needed <= syncs.columns & events.columns:
+    if syncs is None or events is None or not {*_OF_EVENTS} <= syncs.columns & events.columns:
         return
     place = profile.task.place
-    records: dict[int, tuple[int, int]] = {}
-    for batch, _ in database.batches(
-        events, ("eventSyncId", "streamId", "correlationId"), _of_place(place, events.columns)
-    ):
-        records |= dict(
-            zip(
-                batch["eventSyncId"].tolist(),
-                zip(batch["streamId"].tolist(), batch["correlationId"].tolist(), strict=True),
-                strict=True,
-            )
-        )
-    records.pop(NULL, None)
+    scratch = profile.rows.table.scratch
+    recorded = [Column(scratch) for _ in range(3)]
+    for batch, _ in database.batches(events, _OF_EVENTS, _of_place(place, events.columns)):
+        known = batch["eventSyncId"] != NULL
+        for column, name in zip(recorded, _OF_EVENTS, strict=True):
+            column.add(batch[name][known])
+    ids, streams, calls = (column.values() for column in recorded)
+    records = Lookup(scratch, ids, every(scratch, len(ids)))
     kinds = {_STREAM_WAIT: "Stream Wait Event", _EVENT_SYNC: "Event Sync"}
     columns = ("start", "end", "deviceId", "streamId", "correlationId", "syncType", "eventSyncId")
     where = f"{_of_place(place, syncs.columns)} AND t.syncType IN ({_EVENT_SYNC}, {_STREAM_WAIT})"
-    for batch, _ in database.batches(syncs, columns, where) if records else ():
-        found = np.array([i in records for i in batch["eventSyncId"].tolist()], bool)
-        batch = {n: c[found] for n, c in batch.items()}
-        recorded = [records[i] for i in batch["eventSyncId"].tolist()]
-        streams, calls = (np.array([r[i] for r in recorded], np.int64) for i in range(2))
+    for batch, _ in database.batches(syncs, columns, where) if len(ids) else ():
+        record = records.find(batch["eventSyncId"])
+        batch = {n: c[record >= 0] for n, c in batch.items()}
+        record = record[record >= 0]
         places = (batch["syncType"] == _EVENT_SYNC).astype(np.int64)
-        profile.rows.add(SYNC, dictionary(list(kinds.values()), places), *_times(batch), **_where(batch),
-                         wait_stream=streams, wait_record=calls)  # fmt: skip
+        told = {
+            "wait_stream": streams[record].astype(np.int64),
+            "wait_record": calls[record].astype(np.int64),
+        }
+        words = dictionary(list(kinds.values()), places)
+        profile.rows.add(SYNC, words, batch["start"], batch["end"], **_where(batch), **told)
 
 
 def _base_ns(database: Database, profile: Profile) -> int:

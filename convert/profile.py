@@ -16,17 +16,22 @@ import pyarrow as pa
 
 from ..schemas.errors import InputError
 from .collectives import Group, HostRecords, find_parts
+from .columns import Blocks, Columns, row_count
 from .dependencies import find_edges
+from .details import Details
 from .events import SCHEMA, Events
 from .hardware import rank_columns
 from .narrow import Table, filled
 from .nccl_calls import Call, describe
 from .rank import RankRecord
 from .scanner import COPY, NULL
+from .sorting import collected
 from .sources import rank_in_name
 from .work import Work, build_work, span_columns
 
 Ints = npt.NDArray[np.int64]
+_SCHEMA = pa.schema([*SCHEMA, ("peer", pa.int64()), ("size_bytes", pa.int64())])
+"""Beside what PyTorch's traces have: of a copy into another rank's GPU that rank, and the bytes."""
 _LATEST_NS = 2**62
 _DEVICES = 1 << 16  # more than any host has: a larger number is no GPU's
 
@@ -113,10 +118,10 @@ class Rows:
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
-        self.table = Table(SCHEMA)
+        self.table = Table(_SCHEMA)
 
     def add(self, kind: int, names: pa.DictionaryArray, start: Ints, end: Ints, **columns: Ints) -> None:
-        """Add events from `start` to `end`, nanoseconds; NULL in a column of SCHEMA is null."""
+        """Add events from `start` to `end`, nanoseconds; NULL in a column of _SCHEMA is null."""
         good = np.full(len(start), True)
         for reason, bad in (
             ("no timestamp", start == NULL),
@@ -139,7 +144,7 @@ class Rows:
             **{n: pa.array(c[rows], mask=c[rows] == NULL) for n, c in columns.items()},
         }
         empty = pa.nulls(len(rows), pa.int64())
-        self.table.add(pa.table([given.get(n, empty) for n in SCHEMA.names], SCHEMA))
+        self.table.add(pa.table([given.get(n, empty) for n in _SCHEMA.names], _SCHEMA))
 
     def first_ns(self) -> int | None:
         """Return when the first event starts; None where there is none."""
@@ -161,15 +166,13 @@ class Profile:
     """One rank as its profiler recorded it.
 
     `metadata` is as Kineto has it (deviceProperties, host_name, versions), and the GPU's uuid; `calls` are those
-    of NCCL or RCCL; `copies` are (start_ns, stream, correlation, bytes, rank) of copies into another rank's GPU;
-    `clock` is as in RankRecord.
+    of NCCL or RCCL; `clock` is as in RankRecord.
     """
 
     task: Task
     rows: Rows
     metadata: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
-    copies: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     base_ns: int = 0
     truncated: bool = False
     notes: list[str] = field(default_factory=list)
@@ -180,11 +183,11 @@ def build_record(profile: Profile) -> RankRecord:
     """Find launches, collectives and dependencies of one rank. Raises InputError where it ran nothing on a GPU."""
     task, place = profile.task, profile.task.place
     events = Events(
-        place.path, profile.rows.table, [], profile.metadata, profile.rows.dropped, profile.truncated,
-        profile.base_ns,
+        place.path, profile.rows.table, Details(profile.rows.table.scratch), profile.metadata,
+        profile.rows.dropped, profile.truncated, profile.base_ns,
     )  # fmt: skip
     work = build_work(events)
-    if not work.on_gpu.any():
+    if work.main_device is None:
         raise InputError(
             f"{place.path}: process {place.pid} has no kernel or copy with whole times; record it again with GPU "
             "activities"
@@ -194,8 +197,8 @@ def build_record(profile: Profile) -> RankRecord:
     groups = {group.name: group for group in task.groups if group.name is not None}
     parts, unfit = describe(parts, work, _moved(profile.calls, profile.base_ns), groups)
     edges = find_edges(work, records, parts)
-    writes = _writes(profile, work)
-    notes = [*task.notes, *profile.notes, *_size_notes(place, parts, unfit, len(writes.get("peer", ())))]
+    writes = _writes(work)
+    notes = [*task.notes, *profile.notes, *_size_notes(place, parts, unfit, row_count(writes))]
     hardware = rank_columns(events, work)
     uuid = profile.metadata.get("uuid")
     hardware["uuid"] = uuid if isinstance(uuid, str) else None
@@ -207,13 +210,13 @@ def build_record(profile: Profile) -> RankRecord:
         spans=span_columns(work),
         edges=edges.columns(),
         parts=parts,
-        window_ns=(int(work.start_ns.min()), int(work.end_ns.max())),
+        window_ns=work.window_ns(),
         dropped={reason: count for reason, count in events.dropped.items() if count},
         truncated=profile.truncated,
         contradicted=edges.contradicted + Counter({"launch": work.early}),
         base_ns=profile.base_ns,
         notes=notes,
-        more={"writes": writes} if writes else {},
+        more={"writes": writes} if row_count(writes) else {},
         clock=profile.clock,
     )
 
@@ -222,25 +225,32 @@ def _moved(calls: Iterable[Call], base_ns: int) -> list[Call]:
     return [replace(c, start_ns=c.start_ns + base_ns, end_ns=c.end_ns + base_ns) for c in calls]
 
 
-def _writes(profile: Profile, work: Work) -> dict[str, Any]:
+def peer_copies(away: npt.NDArray[np.bool_], gpu: Ints, size: Ints, ranks: dict[int, int]) -> dict[str, Ints]:
+    """Return the columns of Rows for copies, (n,) of them, of which some go `away` to the GPUs of other `ranks`."""
+    away = away & (size >= 0)
+    gpus, places = np.unique(gpu, return_inverse=True)
+    peer = np.array([ranks.get(g, NULL) for g in gpus.tolist()], np.int64)[places]
+    return {"peer": np.where(away, peer, NULL), "size_bytes": np.where(away, size, NULL)}
+
+
+def _writes(work: Work) -> Columns:
     """Return the columns of `writes`: copies into another rank's GPU, each in its own span."""
-    wanted = {
-        (start + profile.base_ns, stream, call): (size, peer)
-        for start, stream, call, size, peer in profile.copies
-    }
-    if not wanted:
-        return {}
-    spans = np.flatnonzero(work.kind == COPY)
-    keys = zip(*(c[spans].tolist() for c in (work.start_ns, work.stream, work.correlation)), strict=True)
-    found = [(span, *wanted[key]) for span, key in zip(spans.tolist(), keys, strict=True) if key in wanted]
-    return {
-        "peer": [peer for _, _, peer in found],
-        "span": [span for span, _, _ in found],
-        "issue_ns": pa.array([int(work.start_ns[span]) for span, _, _ in found], pa.int64()),
-        "size_bytes": [size for _, size, _ in found],
-        "kind": ["data"] * len(found),
-        "origin": ["measured"] * len(found),
-    }
+    away = (spans[work.peer[spans] >= 0] for spans in work.find(COPY))
+    spans = collected(work.scratch, away, len(work))
+    data, measured = (pa.array([word]).dictionary_encode() for word in ("data", "measured"))
+
+    def block(rows: slice) -> dict[str, Any]:
+        own = spans[rows]
+        return {
+            "peer": work.peer[own],
+            "span": own,
+            "issue_ns": work.start_ns[own],
+            "size_bytes": work.size_bytes[own],
+            "kind": data.take(pa.array(np.zeros(len(own), np.int8))),
+            "origin": measured.take(pa.array(np.zeros(len(own), np.int8))),
+        }
+
+    return Blocks(len(spans), lambda: map(block, work.scratch.blocks(len(spans))))
 
 
 def _size_notes(place: Place, parts: Sequence[Any], unfit: int, writes: int) -> list[str]:

@@ -1,15 +1,12 @@
 """One rank of a job as any reader leaves it: on its own clock, ready to be aligned with the others and written."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from .collectives import Part
+from .columns import Columns, drifted, moved
 
 _ABSOLUTE_NS = 10**18  # 2001: no trace is older, and no host has been up for so long
 
@@ -30,8 +27,8 @@ class RankRecord:
     path: Path
     world_size: int | None
     hardware: dict[str, Any]
-    spans: dict[str, Any]
-    edges: dict[str, Any]
+    spans: Columns
+    edges: Columns
     parts: list[Part]
     window_ns: tuple[int, int]
     dropped: dict[str, int] = field(default_factory=dict)
@@ -39,7 +36,7 @@ class RankRecord:
     contradicted: Counter[str] = field(default_factory=Counter)
     base_ns: int = 0
     notes: list[str] = field(default_factory=list)
-    more: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    more: dict[str, Columns] = field(default_factory=dict)
     late: bool = False
     clock: str | None = None
 
@@ -50,45 +47,18 @@ class RankRecord:
 
     def shift(self, offset_ns: int) -> None:
         """Add `offset_ns` to all times of the rank."""
-        self.spans = shifted(self.spans, offset_ns)
-        self.more = {name: shifted(columns, offset_ns) for name, columns in self.more.items()}
+        self.spans = moved(self.spans, offset_ns)
+        self.more = {name: moved(columns, offset_ns) for name, columns in self.more.items()}
         self.shift_parts(offset_ns)
 
     def shift_parts(self, offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> None:
         """Add `offset_ns`, and `drift_ppb` of the time since `at_ns`, to the collectives' times and the window."""
 
-        def moved(time_ns: int) -> int:
+        def later(time_ns: int) -> int:
             return time_ns + offset_ns + drifted(time_ns - at_ns, drift_ppb)
 
         for part in self.parts:
             for name in ("launch_ns", "start_ns", "end_ns"):
                 if (time := getattr(part, name)) is not None:
-                    setattr(part, name, moved(time))
-        self.window_ns = (moved(self.window_ns[0]), moved(self.window_ns[1]))
-
-
-def drifted(since_ns: int, drift_ppb: int) -> int:
-    """Return what a clock that drifts by `drift_ppb` gains in `since_ns`, cut to whole nanoseconds."""
-    gained = abs(since_ns * drift_ppb) // 10**9
-    return gained if (since_ns < 0) == (drift_ppb < 0) else -gained
-
-
-_TIMES = ("launch_ns", "start_ns", "end_ns", "issue_ns", "time_ns")
-
-
-def shifted(columns: Mapping[str, Any], offset_ns: int, drift_ppb: int = 0, at_ns: int = 0) -> dict[str, Any]:
-    """Return `columns` with the moments among them on another clock, as `shift_parts` says."""
-    return {
-        name: _moved(pa.array(values, pa.int64()), offset_ns, drift_ppb, at_ns) if name in _TIMES else values
-        for name, values in columns.items()
-    }
-
-
-def _moved(times: pa.Array, offset_ns: int, drift_ppb: int, at_ns: int) -> pa.Array:
-    moved = pc.add_checked(times, pa.scalar(offset_ns, pa.int64()))
-    if not drift_ppb:
-        return moved
-    since = pc.subtract_checked(times, pa.scalar(at_ns, pa.int64()))
-    return pc.add_checked(
-        moved, pc.divide(pc.multiply_checked(since, pa.scalar(drift_ppb)), pa.scalar(10**9))
-    )
+                    setattr(part, name, later(time))
+        self.window_ns = (later(self.window_ns[0]), later(self.window_ns[1]))

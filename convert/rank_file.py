@@ -1,6 +1,6 @@
 """The ranks that one task gave, in a folder of their own: how they go from one process, or run, to another.
 
-Columns are Arrow files, which the reader maps rather than copies; everything else is JSON. Pickles would be as
+Columns are Arrow files, written and read some rows at a time; everything else is JSON. Pickles would be as
 quick, but whoever can write a folder could then run code in the process that reads it.
 """
 
@@ -8,7 +8,8 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from ..schemas.errors import InputError
 from .collectives import Group, Part
+from .columns import Blocks, Columns, row_count, slices
 from .rank import RankRecord
 
 _TABLES = ("spans", "edges", "parts", "more")
@@ -32,15 +34,14 @@ def save_ranks(records: Sequence[RankRecord], folder: Path) -> None:
         for number, record in enumerate(records):
             groups = list(dict.fromkeys(part.group for part in record.parts))
             tables = {"spans": record.spans, "edges": record.edges, **record.more}
-            for name, columns in tables.items():
-                _write(partial / f"{number}.{name}.arrow", columns)
-            _write(partial / f"{number}.parts.arrow", _part_columns(record.parts, groups))
+            tables["parts"] = _part_columns(record.parts, groups)
+            rows = {name: _write(partial / f"{number}.{name}.arrow", tables[name]) for name in tables}
             plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _TABLES}
             told.append(
                 {
                     **plain,
                     "path": str(record.path),
-                    "tables": list(tables),
+                    "tables": rows,
                     "groups": list(map(asdict, groups)),
                 }
             )
@@ -54,7 +55,7 @@ def save_ranks(records: Sequence[RankRecord], folder: Path) -> None:
 
 
 def load_ranks(folder: Path) -> list[RankRecord]:
-    """Return what `save_ranks` wrote; columns are mapped from the files. Raises InputError where it is damaged."""
+    """Return what `save_ranks` wrote; columns are read as they are asked for. Raises InputError for damage."""
     try:
         told = json.loads((folder / _RANKS).read_text())
         return [_record(folder, number, plain) for number, plain in enumerate(told)]
@@ -63,21 +64,21 @@ def load_ranks(folder: Path) -> list[RankRecord]:
 
 
 def _record(folder: Path, number: int, plain: dict[str, Any]) -> RankRecord:
-    tables: dict[str, Mapping[str, Any]] = {
-        name: _read(folder / f"{number}.{name}.arrow") for name in plain.pop("tables")
+    tables: dict[str, Columns] = {
+        name: _read(folder / f"{number}.{name}.arrow", rows) for name, rows in plain.pop("tables").items()
     }
     groups = [
         Group(**{**group, "ranks": None if group["ranks"] is None else tuple(group["ranks"])})
         for group in plain.pop("groups")
     ]
-    rows = pa.table(_read(folder / f"{number}.parts.arrow")).to_pylist()
-    parts = [Part(**{**row, "group": groups[row["group"]]}) for row in rows]
+    told = (row for some in slices(tables.pop("parts")) for row in pa.table(dict(some)).to_pylist())
+    parts = [Part(**{**row, "group": groups[row["group"]]}) for row in told]
     plain |= {
         "path": Path(plain["path"]),
         "window_ns": tuple(plain["window_ns"]),
         "contradicted": Counter(plain["contradicted"]),
     }
-    spans, edges = dict(tables.pop("spans")), dict(tables.pop("edges"))
+    spans, edges = tables.pop("spans"), tables.pop("edges")
     return RankRecord(**plain, spans=spans, edges=edges, parts=parts, more=tables)
 
 
@@ -87,22 +88,42 @@ def _part_columns(parts: Sequence[Part], groups: Sequence[Group]) -> dict[str, l
     return columns | {"group": [place[part.group] for part in parts]}
 
 
-def _write(file: Path, columns: Mapping[str, Any]) -> None:
-    table = pa.table({name: _column(values) for name, values in columns.items()})
-    table = table.unify_dictionaries().combine_chunks()
-    with pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+def _write(file: Path, columns: Columns) -> int:
+    """Write columns some rows at a time; return how many rows. None make no file."""
+    if not isinstance(columns, Blocks):
+        table = pa.table({name: _column(values) for name, values in columns.items()})
+        table = table.unify_dictionaries().combine_chunks()
+        columns = {name: table[name].chunk(0) for name in table.column_names} if table.num_rows else {}
+    with ExitStack() as opened:
+        writer = None
+        for some in slices(columns):
+            batch = pa.record_batch(dict(some))
+            writer = writer or opened.enter_context(pa.ipc.new_file(file, batch.schema))
+            writer.write_batch(batch)
+    return row_count(columns)
 
 
 def _column(values: Any) -> pa.Array | pa.ChunkedArray:
     return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    with pa.memory_map(str(file)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    columns = zip(table.column_names, table.columns, strict=True)
-    return {name: c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for name, c in columns}
+def _read(file: Path, rows: int) -> Blocks:
+    """Return the columns of a file, which are read some rows at a time. Raises what opening it does."""
+    if rows:
+        with pa.OSFile(str(file)) as source:
+            pa.ipc.open_file(source)
+    return Blocks(rows, lambda: _batches(file) if rows else iter(()))
+
+
+def _batches(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with pa.OSFile(str(file)) as source:
+            opened = pa.ipc.open_file(source)
+            for number in range(opened.num_record_batches):
+                batch = opened.get_batch(number)
+                yield dict(zip(batch.schema.names, batch.columns, strict=True))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} cannot be read ({error}); remove it and convert again") from error
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ from .damage import told_of
 from .formats import Format
 from .rank import RankRecord
 from .rank_file import load_ranks, save_ranks
+from .scratch import scratch_in
 
 Progress = Callable[[str, int, int], None]
 PAYS_BYTES = 512 << 20
@@ -109,7 +110,8 @@ def read_tasks(
 
 def _read_into(reading: Reading, folder: Path) -> None:
     """Read one task in a worker, and leave its ranks in `folder`, which all workers share."""
-    save_ranks(read_task(reading.kind, reading.task), folder / reading.id)
+    with scratch_in(folder):
+        save_ranks(read_task(reading.kind, reading.task), folder / reading.id)
 
 
 def read_task(kind: Format, task: Any, *, alone: bool = False) -> list[RankRecord]:

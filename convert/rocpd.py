@@ -22,7 +22,7 @@ from ..schemas.errors import InputError, UsageError
 from .database import MAGIC, Database, Table, open_database
 from .formats import Format, Head
 from .nccl_calls import Call
-from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
+from .profile import Place, Profile, Rows, Task, build_record, dictionary, number, peer_copies
 from .rank import RankRecord
 from .rocm import (
     blocks,
@@ -259,19 +259,12 @@ def _add_copies(tables: _Tables, profile: Profile) -> None:
         words = [copy_name(w) for w in tables.strings(ids)]
         stream = np.where(batch["stream_id"] != NULL, batch["stream_id"], batch["queue_id"])
         correlation = _column(batch, "correlation")
+        away = (batch["src_agent_id"] == place.device) & np.isin(batch["dst_agent_id"], gpus)
         profile.rows.add(
             COPY, dictionary(words, places), batch["start"], batch["end"],
             device=np.full(len(places), place.number), stream=stream, correlation=correlation,
+            **peer_copies(away, batch["dst_agent_id"], batch["size"], ranks),
         )  # fmt: skip
-        away = np.flatnonzero((batch["src_agent_id"] == place.device) & np.isin(batch["dst_agent_id"], gpus))
-        shown = (
-            c[away].tolist()
-            for c in (batch["start"], stream, correlation, batch["size"], batch["dst_agent_id"])
-        )
-        profile.copies += [
-            (start, lane if lane != NULL else -1, call if call != NULL else -1, size, ranks[gpu])
-            for start, lane, call, size, gpu in zip(*shown, strict=True) if size >= 0
-        ]  # fmt: skip
 
 
 def _add_regions(tables: _Tables, profile: Profile) -> None:

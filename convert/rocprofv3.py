@@ -21,7 +21,7 @@ from .formats import Format, Head
 from .json_walk import CutError, Walker
 from .narrow import Column
 from .nccl_calls import Call
-from .profile import Place, Profile, Rows, Task, build_record, dictionary, number
+from .profile import Place, Profile, Rows, Task, build_record, dictionary, number, peer_copies
 from .rank import RankRecord
 from .rocm import (
     blocks,
@@ -34,6 +34,7 @@ from .rocm import (
     unnamed_note,
 )
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
+from .scratch import Scratch
 
 _TOP = "rocprofiler-sdk-tool"
 _SUFFIXES = ("results.json", "results.json.gz")
@@ -132,6 +133,7 @@ def _integer(value: Any) -> int:
 class _File:
     """What was read of a file: records as columns of integers, and what their numbers mean."""
 
+    scratch: Scratch = field(default_factory=Scratch)
     columns: dict[str, Column] = field(default_factory=dict)
     agents: dict[int, dict[str, Any]] = field(default_factory=dict)
     symbols: dict[int, str] = field(default_factory=dict)
@@ -145,11 +147,16 @@ class _File:
 
     def add(self, kind: str, row: dict[str, int]) -> None:
         for name, value in row.items():
-            self.columns.setdefault(f"{kind}/{name}", Column()).append(value)
+            column = self.columns.get(f"{kind}/{name}")
+            if column is None:
+                column = self.columns[f"{kind}/{name}"] = Column(self.scratch)
+            column.append(value)
 
     def rows(self, kind: str, *names: str) -> Iterator[tuple[Ints, ...]]:
         """Yield columns of the records of a kind, some rows at a time."""
-        return zip(*(self.columns.get(f"{kind}/{n}", Column()).parts() for n in names), strict=True)
+        return zip(
+            *(self.columns.get(f"{kind}/{n}", Column(self.scratch)).parts() for n in names), strict=True
+        )
 
     def operation(self, kind: int, number_: int) -> str:
         names = self.operations[kind][1] if 0 <= kind < len(self.operations) else []
@@ -378,13 +385,11 @@ def _add_copies(
         start, end, source, target, lane, correlation, size, kind, operation = (c[rows] for c in columns)
         words = _operations(file, kind, operation, copy_name)
         device = _ordinals(np.where(np.isin(source, list(gpus)), source, target), ordinals)
-        profile.rows.add(COPY, words, start, end, device=device, stream=lane, correlation=correlation)
-        away = np.flatnonzero((source == main) & np.isin(target, others))
-        known = (np.where(c == NULL, -1, c)[away].tolist() for c in (start, lane, correlation, size, target))
-        profile.copies += [
-            (at, stream, call, count, ranks[gpu]) for at, stream, call, count, gpu in zip(*known, strict=True)
-            if count >= 0
-        ]  # fmt: skip
+        away = (source == main) & np.isin(target, others)
+        profile.rows.add(
+            COPY, words, start, end, device=device, stream=lane, correlation=correlation,
+            **peer_copies(away, target, size, ranks),
+        )  # fmt: skip
         abroad += int((np.isin(source, list(gpus)) & np.isin(target, strangers)).sum())
     if abroad:
         profile.notes.append(

@@ -1,8 +1,10 @@
-"""A rank's work as arrays: spans in order of (start, lane), each GPU span with the call that launched it."""
+"""A rank's work as arrays: spans in order of (start, lane), each GPU span with the call that launched it.
 
-from array import array
-from bisect import bisect_left
+Nothing here holds more than some rows of a large rank: arrays are in a scratch, and are gone through by blocks.
+"""
+
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,232 +13,237 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..schemas.store import integers
+from .columns import Blocks
 from .events import Events
-from .narrow import SORTED_ROWS, Table, filled, order_of, release
+from .narrow import Table, filled
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from .scratch import Scratch
+from .sorting import Array, Ints, gathered, order_of, parts, row_type
 
 KIND_NAMES = {KERNEL: "kernel", COPY: "copy", CALL: "host_call", ANNOTATION: "annotation"}
+ON_GPU = (KERNEL, COPY)
+_KINDS = pa.array([KIND_NAMES[kind] for kind in sorted(KIND_NAMES)], pa.string())
 _LAUNCHES = "(?i)launch|memcpy|memset"
+_OF_SYNCS = ("name", "correlation", "device", "stream", "wait_stream", "wait_record")
 
 
 @dataclass
 class Work:
     """Spans of one rank; all arrays have one entry a span, and the index is the span's id.
 
-    Integers that the source did not give are -1. `launch` is the span of the call that launched the span, -1
-    for host spans and where no call was found. `early` counts GPU spans that began before their call, which
-    get none. `syncs` are the events (rows of the events' SCHEMA) that say what a synchronising call waited for.
+    Integers that the source did not give are -1. `name` are places in `words`; `main_device` is the GPU that ran
+    most, None where none did. `launch` is the span of the call that launched the span, -1 for host spans and where
+    no call was found; `early` counts GPU spans that began before their call, which get none. `syncs` are columns
+    of the events that say what a synchronising call waited for, one entry an event.
     """
 
-    kind: npt.NDArray[np.int8]
-    names: pa.DictionaryArray
+    scratch: Scratch
+    kind: Array
+    name: Array
+    words: pa.StringArray
     lane: npt.NDArray[np.int32]
     lane_names: list[str]
+    main_device: int | None
     start_ns: Ints
     end_ns: Ints
-    tid: Ints
-    device: Ints
-    stream: Ints
-    correlation: Ints
-    function: Ints
-    grid_x: Ints
-    launch: Ints
+    tid: Array
+    device: Array
+    stream: Array
+    correlation: Array
+    function: Array
+    grid_x: Array
+    peer: Array
+    size_bytes: Array
+    launch: Array
     early: int
-    syncs: pa.Table
+    syncs: dict[str, Array]
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    @property
-    def on_gpu(self) -> Bools:
-        """Which spans ran on a GPU stream."""
-        return self.kind <= COPY
-
-    def name(self, span: int) -> str:
+    def text(self, span: int) -> str:
         """Return the name of one span."""
-        return str(self.names[span].as_py() or "")
+        return str(self.words[int(self.name[span])].as_py() or "")
 
-    def matching(self, pattern: str) -> Bools:
-        """Return which spans' names match the regular expression `pattern`."""
-        found = pc.match_substring_regex(self.names.dictionary, pattern)
-        return np.asarray(pc.fill_null(pc.take(found, self.names.indices), False))
+    def matching(self, pattern: str) -> npt.NDArray[np.bool_]:
+        """Return which of `words` match the regular expression `pattern`, and False for none, -1."""
+        return np.append(np.asarray(pc.match_substring_regex(self.words, pattern)), False)
 
+    def find(self, *kinds: int, named: str | None = None) -> Iterator[Array]:
+        """Yield the spans of some kinds whose names match the regular expression `named`, a block at a time."""
+        wanted = np.isin(np.arange(max(KIND_NAMES) + 1), kinds)
+        matches = None if named is None else self.matching(named)
+        if matches is not None and not matches.any():
+            return
+        for block in self.scratch.blocks(len(self)):
+            found = wanted[self.kind[block]]
+            if matches is not None:
+                found &= matches[self.name[block]]
+            if found.any():
+                yield (np.flatnonzero(found) + block.start).astype(self.launch.dtype)
 
-def numbers(table: pa.Table, column: str) -> Ints:
-    """Return an integer column as an array, null as -1."""
-    return np.asarray(pc.fill_null(table[column], -1).to_numpy(), dtype=np.int64)
+    def window_ns(self) -> tuple[int, int]:
+        """Return when the first span starts and the last one ends."""
+        return int(self.start_ns[0]), max(int(self.end_ns[b].max()) for b in self.scratch.blocks(len(self)))
 
 
 def build_work(events: Events) -> Work:
     """Order what was read of a file into spans and find their launches; `events.rows` are used up."""
     table = events.rows
-    kind = table.values("kind").astype(np.int8)
-    rows: npt.NDArray[np.integer] | slice = slice(None)
-    syncs = table.schema.empty_table()
-    if (kind == SYNC).any():
-        syncs, rows = table.table(np.flatnonzero(kind == SYNC)), np.flatnonzero(kind != SYNC)
-    lane, lane_names = _lanes(table)
-    kind = kind[rows]
-    start, duration = (table.take(n)[rows] for n in ("start_ns", "duration_ns"))
-    start = start.astype(np.int64) + events.base_ns
-    # At one instant an annotation comes before what it holds, and an empty span before a longer one.
-    order = order_of(start, lane, np.where(kind == ANNOTATION, -duration, duration))
-    start, lane, kind = start[order], lane[order], kind[order]
-    end = start + duration[order]
-    rows = order if isinstance(rows, slice) else rows[order].astype(order.dtype)
-    del duration, order
-    release()
-    names = pa.DictionaryArray.from_arrays(pa.array(table.take("name")[rows], pa.int32()), table.words())
-    columns = {
-        n: table.take(n)[rows] for n in ("tid", "device", "stream", "correlation", "function", "grid_x")
-    }
+    scratch = table.scratch
+    kind = table.take("kind")
+    syncs = _syncs(table, kind)
+    lane, lane_names, main = _lanes(table, kind)
+    start = _moved(scratch, table.take("start_ns"), events.base_ns)
+    duration = table.take("duration_ns")
+
+    def ties(rows: Array) -> tuple[Array, ...]:
+        # At one instant an annotation comes before what it holds, and an empty span before a longer one.
+        return lane[rows], np.where(kind[rows] == ANNOTATION, -duration[rows], duration[rows])
+
+    order = order_of(scratch, start, _where(scratch, kind, syncs=False), ties)
+    start = gathered(scratch, start, order)
+    end = scratch.empty(len(order), np.int64)
+    launch = scratch.empty(len(order), order.dtype)
+    for block in scratch.blocks(len(order)):
+        end[block] = start[block] + duration[order[block]]
+        launch[block] = -1
+    taken = ("name", "tid", "device", "stream", "correlation", "function", "grid_x", "peer", "size_bytes")
     work = Work(
-        kind=kind,
-        names=names,
-        lane=lane,
+        scratch=scratch,
+        kind=gathered(scratch, kind, order),
+        lane=gathered(scratch, lane, order),
         lane_names=lane_names,
+        main_device=main,
         start_ns=start,
         end_ns=end,
-        launch=np.full(len(kind), -1, rows.dtype),
+        words=table.words(),
+        launch=launch,
         early=0,
         syncs=syncs,
-        **columns,
+        **{name: gathered(scratch, table.take(name), order) for name in taken},
     )
     work.early = _pair_launches(work)
-    release()
     return work
 
 
-def most_common(values: Ints) -> int:
-    """Return the value that is there most often, the smallest of several; 0 where there is none."""
-    unique, counts = np.unique(values, return_counts=True)
-    return int(unique[counts.argmax()]) if len(unique) else 0
+def _where(scratch: Scratch, kind: Array, *, syncs: bool) -> Iterator[Array]:
+    """Yield the rows of a table that are SYNCs, or those that are not."""
+    for block in scratch.blocks(len(kind)):
+        rows = np.flatnonzero((kind[block] == SYNC) == syncs)
+        if len(rows):
+            yield (rows + block.start).astype(row_type(len(kind)))
 
 
-def _lanes(table: Table) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Return the lane of each row but SYNCs, and the lanes' names, which name devices other than the main one."""
-    found: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)]
+def _syncs(table: Table, kind: Array) -> dict[str, Array]:
+    """Return the columns of the events that say what was waited for; none where there are no such events."""
+    rows = list(_where(table.scratch, kind, syncs=True))
+    columns = {name: table.values(name) for name in _OF_SYNCS} if rows else {}
+    count = sum(map(len, rows))
+    out = {name: table.scratch.empty(count, values.dtype) for name, values in columns.items()}
+    done = 0
+    for some in rows:
+        for name, values in columns.items():
+            out[name][done : done + len(some)] = values[some]
+        done += len(some)
+        table.scratch.release()
+    return out
+
+
+def _moved(scratch: Scratch, times: Array, base_ns: int) -> Ints:
+    moved = scratch.empty(len(times), np.int64)
+    for block in scratch.blocks(len(times)):
+        moved[block] = times[block]
+        moved[block] += base_ns
+    return moved
+
+
+def _lanes(table: Table, kinds: Array) -> tuple[npt.NDArray[np.int32], list[str], int | None]:
+    """Return each row's lane, the lanes' names, which name devices other than the main one, and that device.
+
+    SYNCs have none.
+    """
+    lane = table.scratch.empty(len(table), np.int32)
     lanes: dict[tuple[int, int, int], int] = {}
     devices: Counter[int] = Counter()
-    for chunk in table.chunks("kind", "device", "stream", "tid"):
-        kind, device, stream, tid = (filled(column, -1)[chunk[0] != SYNC] for column in chunk)
-        gpu = kind <= COPY
-        devices.update(device[gpu].tolist())
+    done = 0
+    for chunk in table.chunks("device", "stream", "tid"):
+        rows = slice(done, done + len(chunk[0]))
+        known = kinds[rows] != SYNC
+        device, stream, tid = (filled(column, -1)[known] for column in chunk)
+        gpu = kinds[rows][known] <= COPY
+        devices.update(
+            dict(zip(*(a.tolist() for a in np.unique(device[gpu], return_counts=True)), strict=True))
+        )
         keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
         values, places = zip(*(np.unique(key, return_inverse=True) for key in keys), strict=True)
-        shape = [len(v) for v in values]
-        codes, at = np.unique(np.ravel_multi_index(places, shape), return_inverse=True)
-        own = (v[i].tolist() for v, i in zip(values, np.unravel_index(codes, shape), strict=True))
-        found.append(
-            np.array([lanes.setdefault(k, len(lanes)) for k in zip(*own, strict=True)], np.int32)[at]
+        codes, at = np.unique(np.ravel_multi_index(places, [len(v) for v in values]), return_inverse=True)
+        own = (
+            v[i].tolist()
+            for v, i in zip(values, np.unravel_index(codes, [len(v) for v in values]), strict=True)
         )
-    main = min((d for d, count in devices.items() if count == max(devices.values())), default=0)
+        numbers = [lanes.setdefault(key, len(lanes)) for key in zip(*own, strict=True)]
+        lane[rows][known] = np.array(numbers, np.int32)[at]
+        done = rows.stop
+    main = min((d for d, count in devices.items() if count == max(devices.values())), default=None)
     ordered = sorted(lanes)
-    place = np.empty(len(lanes), np.int32)
+    place = np.zeros(len(lanes) + 1, np.int32)
     place[[lanes[key] for key in ordered]] = np.arange(len(lanes))
-    return place[np.concatenate(found)], [_lane_name(*key, main) for key in ordered]
+    for block in table.scratch.blocks(len(lane)):
+        lane[block] = np.where(kinds[block] == SYNC, 0, place[np.minimum(lane[block], len(lanes))])
+    return lane, [_lane_name(*key, main) for key in ordered], main
 
 
-def _lane_name(host: int, where: int, number: int, main: int) -> str:
-    prefix = "" if host or where == main else f"device {where} "
+def _lane_name(host: int, where: int, number: int, main: int | None) -> str:
+    prefix = "" if host or where == (main or 0) else f"device {where} "
     return f"{prefix}{'thread' if host else 'stream'} {number if number >= 0 else 'unknown'}"
 
 
 def _pair_launches(work: Work) -> int:
     """Pair GPU spans with the latest call of their correlation id that began before them; count the early ones.
 
-    Correlation ids are not unique (a graph launch has many kernels; ids are reused), so time decides. Ids are taken
-    a part at a time, as sorting takes several times the memory of what is sorted.
+    Correlation ids are not unique (a graph launch has many kernels; ids are reused), so time decides.
     """
-    identified = work.correlation > 0
-    calls, spans = (
-        np.flatnonzero(mask & identified).astype(work.launch.dtype)
-        for mask in ((work.kind == CALL) & work.matching(_LAUNCHES), work.on_gpu)
-    )
-    if not len(calls) or not len(spans):
-        return 0
-    parts = -(-(len(calls) + len(spans)) // SORTED_ROWS)
-    kind = np.promote_types(work.correlation.dtype, np.int32)
-    return sum(
-        _pair(work, *(rows[work.correlation[rows].astype(kind) % parts == part] for rows in (calls, spans)))
-        for part in range(parts)
-    )
+    launches = work.matching(_LAUNCHES)
+
+    def identified() -> Iterator[Array]:
+        for rows in work.find(*ON_GPU, CALL):
+            known = (work.kind[rows] != CALL) | launches[work.name[rows]]
+            yield rows[known & (work.correlation[rows] > 0)]
+
+    return sum(_pair(work, rows) for rows in parts(work.scratch, work.correlation, identified()))
 
 
-def _pair(work: Work, calls: npt.NDArray[np.integer], spans: npt.NDArray[np.integer]) -> int:
-    both = np.concatenate([calls, spans])
-    is_span = np.arange(len(both)) >= len(calls)
+def _pair(work: Work, both: Array) -> int:
+    """Pair the spans and calls of some ids."""
+    is_span = work.kind[both] != CALL
+    calls = np.unique(work.correlation[both[~is_span]])
     order = np.lexsort((is_span, work.start_ns[both], work.correlation[both]))
     both, is_span = both[order], is_span[order]
     latest = np.maximum.accumulate(np.where(is_span, -1, np.arange(len(both))))
     call = both[np.maximum(latest, 0)]
     found = is_span & (latest >= 0) & (work.correlation[call] == work.correlation[both])
     work.launch[both[found]] = call[found]
-    early = np.isin(work.correlation[both[is_span & ~found]], work.correlation[calls])
-    return int(early.sum())
+    return int(np.isin(work.correlation[both[is_span & ~found]], calls).sum())
 
 
-def span_columns(work: Work) -> dict[str, Any]:
+def span_columns(work: Work) -> Blocks:
     """Return the columns of `spans`."""
-    launched = work.launch >= 0
-    launch_ns = pa.array(np.where(launched, work.start_ns[work.launch], 0), mask=~launched)
-    lanes = pa.DictionaryArray.from_arrays(
-        pa.array(work.lane, pa.int32()), pa.array(work.lane_names, pa.string())
-    )
-    return {
-        "span": pa.array(np.arange(len(work), dtype=work.launch.dtype)),
-        "lane": lanes,
-        "kind": pa.DictionaryArray.from_arrays(
-            pa.array(work.kind, pa.int32()), pa.array([KIND_NAMES[k] for k in sorted(KIND_NAMES)])
-        ),
-        "name": work.names,
-        "launch_ns": launch_ns,
-        "start_ns": pa.array(work.start_ns),
-        "end_ns": pa.array(work.end_ns),
-        "correlation": pa.array(work.correlation, mask=work.correlation < 0),
-    }
+    lane_names = pa.array(work.lane_names, pa.string())
 
+    def block(rows: slice) -> Mapping[str, Any]:
+        launch, correlation = work.launch[rows], work.correlation[rows]
+        launched = launch >= 0
+        return {
+            "span": integers(np.arange(rows.start, rows.stop, dtype=work.launch.dtype)),
+            "lane": pa.DictionaryArray.from_arrays(integers(work.lane[rows]), lane_names),
+            "kind": pa.DictionaryArray.from_arrays(integers(work.kind[rows].astype(np.int32)), _KINDS),
+            "name": pa.DictionaryArray.from_arrays(integers(work.name[rows].astype(np.int32)), work.words),
+            "launch_ns": integers(np.where(launched, work.start_ns[launch], 0), launched),
+            "start_ns": integers(work.start_ns[rows]),
+            "end_ns": integers(work.end_ns[rows]),
+            "correlation": integers(correlation, correlation >= 0),
+        }
 
-class Queue:
-    """GPU spans of one stream, or of one launching thread, in the order in which they were launched."""
-
-    def __init__(self, work: Work, spans: npt.NDArray[np.integer]) -> None:
-        # Arrays of Python's: as small as NumPy's, and much quicker to look one value up in.
-        self.spans = array(spans.dtype.char.lower(), spans.tobytes())
-        self.times = array("q", work.start_ns[work.launch[spans]].tobytes())
-
-    def count_before(self, time_ns: int) -> int:
-        """Return how many spans were launched before `time_ns`."""
-        return bisect_left(self.times, time_ns)
-
-    def before(self, time_ns: int) -> int:
-        """Return the last span launched before `time_ns`, or -1."""
-        index = self.count_before(time_ns) - 1
-        return self.spans[index] if index >= 0 else -1
-
-    def after(self, time_ns: int) -> int:
-        """Return the first span launched at or after `time_ns`, or -1."""
-        index = self.count_before(time_ns)
-        return self.spans[index] if index < len(self.spans) else -1
-
-
-def launched(work: Work) -> npt.NDArray[np.integer]:
-    """Return all launched spans, in the order of their launches."""
-    spans = np.flatnonzero(work.launch >= 0).astype(work.launch.dtype)
-    order = order_of(work.start_ns[work.launch[spans]], work.start_ns[spans])
-    return np.asarray(spans[order])
-
-
-def queues(work: Work, spans: npt.NDArray[np.integer]) -> tuple[dict[int, Queue], dict[int, Queue]]:
-    """Return the queues of every GPU lane, and those of every launching thread, of `launched` spans."""
-    return _by(work, spans, work.lane[spans]), _by(work, spans, work.tid[work.launch[spans]])
-
-
-def _by(work: Work, spans: npt.NDArray[np.integer], key: npt.NDArray[np.integer]) -> dict[int, Queue]:
-    """Return a queue a key, in the order in which each is first met."""
-    values, first = np.unique(key, return_index=True)
-    order = values[np.argsort(first)].tolist()
-    return {value: Queue(work, spans[key == value]) for value in order}
+    return Blocks(len(work), lambda: map(block, work.scratch.blocks(len(work))))
