@@ -92,16 +92,22 @@ def _collective_inputs(work: Work, launches: Launches, parts: list[Part], edges:
             spans.append(part.span)
             calls.append(part.record if part.record >= 0 else launch)
     for tid, (spans, calls) in own.items():
-        counts = launches.count(work.start_ns[calls])
-        current = _last_compute(launches, launches.threads[tid], counts, collectives)
-        lanes = np.where(current >= 0, work.lane[current], -1)
-        edges.add(launches.on_lanes(lanes, counts), np.array(spans), "event", "inferred")
+        passed: dict[int, int] = {}
+        for some in work.scratch.few(len(spans)):
+            counts = launches.count(work.start_ns[calls[some]])
+            current = _last_compute(launches, launches.threads[tid], counts, collectives, passed)
+            lanes = np.where(current >= 0, work.lane[current], -1)
+            edges.add(launches.on_lanes(lanes, counts), np.array(spans[some]), "event", "inferred")
 
 
-def _last_compute(launches: Launches, places: Array, counts: Ints, collectives: set[int]) -> Array:
-    """Return the last span at `places` of the first `counts` that is no collective."""
+def _last_compute(
+    launches: Launches, places: Array, counts: Ints, collectives: set[int], passed: dict[int, int]
+) -> Array:
+    """Return the last span at `places` of the first `counts` that is no collective.
+
+    `passed` keeps where to go on from a collective that was met before.
+    """
     found = np.full(len(counts), -1)
-    passed: dict[int, int] = {}  # where to go on, from a collective that was met before
     for row, at in enumerate((np.searchsorted(places, counts.astype(places.dtype)) - 1).tolist()):
         index = at
         while index >= 0 and int(launches.spans[places[index]]) in collectives:

@@ -5,11 +5,13 @@ thousands of bytes of them, such as the splits of an all-to-all among a thousand
 """
 
 import json
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .narrow import Column
 from .scratch import Scratch
@@ -40,26 +42,34 @@ class Details:
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
-        self._texts: list[Any] = []
+        self._first: list[int] = []  # of each of the lists added
+        self._texts: list[npt.NDArray[np.uint8]] = []  # a line a detail
+        self._count = 0
         self._host, self._kernel, self._labelled = (Column(scratch) for _ in range(3))
 
-    def add(self, detail: Detail) -> None:
-        """Add one. Of several of one name, time and thread the last counts."""
-        self._host.append(hash((detail.name, detail.start_ns, detail.tid)))
-        self._kernel.append(hash((detail.name, detail.start_ns)))
-        if "Collective name" in detail.args:
-            self._labelled.append(detail.start_ns)
-        text = json.dumps([detail.name, detail.start_ns, detail.tid, detail.args]).encode()
-        self._texts.append(self._scratch.keep(np.frombuffer(text, np.uint8)))
+    def add(self, details: Sequence[Detail]) -> None:
+        """Add some. Of several of one name, time and thread the last counts."""
+        if not details:
+            return
+        for told in details:
+            self._host.append(hash((told.name, told.start_ns, told.tid)))
+            self._kernel.append(hash((told.name, told.start_ns)))
+            if "Collective name" in told.args:
+                self._labelled.append(told.start_ns)
+        lines = "\n".join(json.dumps([d.name, d.start_ns, d.tid, d.args]) for d in details)
+        self._texts.append(self._scratch.keep(np.frombuffer(lines.encode(), np.uint8)))
+        self._first.append(self._count)
+        self._count += len(details)
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return self._count
 
     def __iter__(self) -> Iterator[Detail]:
         return map(self._at, range(len(self)))
 
     def _at(self, row: int) -> Detail:
-        return Detail(*json.loads(self._texts[row].tobytes()))
+        some = bisect_right(self._first, row) - 1
+        return Detail(*json.loads(self._texts[some].tobytes().split(b"\n")[row - self._first[some]]))
 
     def labelled(self) -> Ints:
         """Return the sorted times at which something starts that names its collective."""

@@ -72,8 +72,7 @@ def read_events(path: Path) -> Events:
     details = Details(rows.scratch)
     for piece in _pieces(file, everything=False):
         rows.add(piece.table)
-        for detail in piece.details:
-            details.add(detail)
+        details.add(piece.details)
         dropped += piece.dropped
     base_ns = integer(file.metadata.get("baseTimeNanoseconds")) or 0
     return Events(path, rows, details, file.metadata, file.dropped + dropped, file.truncated, base_ns)

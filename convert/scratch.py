@@ -8,11 +8,11 @@ or with the process, however that ends.
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -26,8 +26,7 @@ IN_MEMORY_BYTES = 48 << 20
 SEGMENT_BYTES = 32 << 20
 """Small arrays share files of this size."""
 
-_LOOKED_UP = 1 << 11  # items after which memory is released
-T = TypeVar("T")
+_LOOKED_UP = 1 << 7  # looking up a row touches 64 KiB around it
 
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
@@ -92,15 +91,17 @@ class Scratch:
             yield slice(begin, min(begin + BLOCK_ROWS, rows))
             self.release()
 
-    def each(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield `items`, for each of which some rows are looked up; memory is released now and then."""
-        for number, item in enumerate(items, 1):
-            yield item
-            if not number % _LOOKED_UP:
-                self.release()
+    def few(self, rows: int) -> Iterator[slice]:
+        """Yield the slices of (rows,) items for each of which rows all over several arrays are looked up."""
+        for begin in range(0, rows, _LOOKED_UP):
+            yield slice(begin, min(begin + _LOOKED_UP, rows))
+            self._drop()
 
     def release(self) -> None:
         """Give memory back to the system: pages of files, and what sorting took, which would stay in holes."""
+        self._drop()
+        pa.system_memory_pool().release_unused()
+
+    def _drop(self) -> None:
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
-        pa.system_memory_pool().release_unused()

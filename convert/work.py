@@ -186,6 +186,7 @@ def _lanes(table: Table, kinds: Array) -> tuple[npt.NDArray[np.int32], list[str]
         numbers = [lanes.setdefault(key, len(lanes)) for key in zip(*own, strict=True)]
         lane[rows][known] = np.array(numbers, np.int32)[at]
         done = rows.stop
+        table.scratch.release()
     main = min((d for d, count in devices.items() if count == max(devices.values())), default=None)
     ordered = sorted(lanes)
     place = np.zeros(len(lanes) + 1, np.int32)

@@ -1,0 +1,176 @@
+"""Ranks larger than memory: how much is held at once changes nothing, and memory does not grow with a rank."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eidola.convert import convert, find_format
+from eidola.convert.scratch import Scratch, scratch_in
+from eidola.convert.sorting import Lookup, every, grouped, order_of
+from eidola.schemas import Trace
+from eidola.schemas.errors import UsageError
+from eidola.schemas.tables import TRACE_TABLES
+
+SMALL = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 3)), max_size=60)
+
+
+@pytest.fixture
+def little(monkeypatch):
+    """Hold next to nothing in memory, and work on few rows at a time."""
+
+    def set_rows(rows):
+        for name in ("scratch.BLOCK_ROWS", "sorting.SORTED_ROWS", "narrow.CHUNK_ROWS", "database.BATCH_ROWS"):
+            monkeypatch.setattr(f"eidola.convert.{name}", rows)
+        monkeypatch.setattr("eidola.convert.columns.ROW_GROUP_ROWS", rows)
+        monkeypatch.setattr("eidola.convert.scratch.IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("eidola.convert.scratch.SEGMENT_BYTES", 1 << 16)
+
+    return set_rows
+
+
+@pytest.mark.parametrize("rows", [997, 64])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("nsys/sm90_2gpu_training.sqlite", "nsys"), ("rocprofv3/mi350x_results.json.gz", "rocprofv3"),
+     ("kineto/a100_nccl_rank0of2.json.gz", "kineto"), ("kineto/mi300x_resnet_rank0of8.json.gz", "kineto"),
+     ("kineto/v100_dlrm_8ranks", "kineto"), ("kineto/a100_2of128ranks", "kineto")],
+)  # fmt: skip
+def test_how_much_is_held_at_once_changes_nothing(shared, tmp_path, little, name, kind, rows):
+    path = shared(name)
+    if rows == 64 and kind == "rocprofv3":
+        pytest.skip("44,000 kernels by 64 take long, and show no more")
+    convert(find_format(kind), [path], tmp_path / "whole")
+    little(rows)
+    convert(find_format(kind), [path], tmp_path / "parts")
+    for table in TRACE_TABLES:
+        assert Trace(tmp_path / "parts").read(table).equals(Trace(tmp_path / "whole").read(table)), table
+    assert not [file for file in tmp_path.rglob("*") if "eidola-" in file.name]
+
+
+with_rows = pytest.MonkeyPatch.context
+
+
+@given(SMALL, st.integers(1, 70), st.integers(0, 5))
+def test_sorting_a_part_at_a_time_is_sorting(pairs, at_once, every_nth):
+    first, second = (np.array([pair[i] for pair in pairs], np.int64) for i in range(2))
+    chosen = np.flatnonzero(np.arange(len(pairs)) % (every_nth + 1) == 0)
+    with with_rows() as patch:
+        patch.setattr("eidola.convert.sorting.SORTED_ROWS", at_once)
+        patch.setattr("eidola.convert.scratch.BLOCK_ROWS", at_once)
+        order = order_of(Scratch(), first, np.array_split(chosen, 3), lambda rows: (second[rows],))
+    assert order.tolist() == chosen[np.lexsort((second[chosen], first[chosen]))].tolist()
+
+
+@given(SMALL, st.integers(1, 70))
+def test_places_are_grouped_by_value(pairs, at_once):
+    values = np.array([pair[0] for pair in pairs], np.int64)
+    with with_rows() as patch:
+        patch.setattr("eidola.convert.scratch.BLOCK_ROWS", at_once)
+        found = {value: places.tolist() for value, places in grouped(Scratch(), values).items()}
+    assert found == {value: np.flatnonzero(values == value).tolist() for value in np.unique(values).tolist()}
+
+
+@given(st.lists(st.integers(-100, 100)), st.lists(st.integers(-(2**40), 2**40) | st.integers(-100, 100)))
+def test_of_several_rows_with_a_key_the_last_is_found(keys, sought):
+    narrow_keys = np.array(keys, np.int8)
+    scratch = Scratch()
+    found = Lookup(scratch, narrow_keys, every(scratch, len(keys))).find(np.array(sought, np.int64))
+    last = {key: row for row, key in enumerate(keys)}
+    assert found.tolist() == [last.get(key, -1) for key in sought]
+
+
+def test_arrays_beyond_the_budget_are_files_without_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("eidola.convert.scratch.IN_MEMORY_BYTES", 1 << 16)
+    before = set(os.listdir("/proc/self/fd"))
+    with scratch_in(tmp_path):
+        scratch = Scratch()
+    some = scratch.empty(1 << 12, np.int64)
+    assert set(os.listdir("/proc/self/fd")) == before
+    many = scratch.empty(1 << 20, np.int64)
+    many[:] = np.arange(1 << 20)
+    kept = [scratch.keep(np.arange(n, dtype=np.int16)) for n in range(0, 3000, 7)]
+    scratch.release()
+    assert many.tolist() == list(range(1 << 20))
+    assert [k.tolist() for k in kept] == [list(range(n)) for n in range(0, 3000, 7)]
+    opened = {os.readlink(f"/proc/self/fd/{fd}") for fd in set(os.listdir("/proc/self/fd")) - before}
+    assert [where for where in opened if where.startswith(str(tmp_path))]
+    assert not os.listdir(tmp_path)
+    del some, many, kept, scratch
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_disk_without_room_is_told_with_what_to_do(tmp_path, shared, little):
+    little(1000)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limit[1]))
+    try:
+        with pytest.raises(UsageError, match="no room on the disk .*choose -o on another disk"):
+            convert(find_format("kineto"), [shared("kineto/a100_nccl_rank0of2.json.gz")], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not os.listdir(tmp_path)
+
+
+GROWING = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from eidola.convert import narrow, scratch, sorting
+from eidola.convert.profile import Place, Profile, Rows, Task, build_record, dictionary
+from eidola.convert.job import write_job
+from eidola.convert.scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
+from eidola.schemas import TraceWriter
+scratch.IN_MEMORY_BYTES = scratch.SEGMENT_BYTES = 4 << 20
+scratch.BLOCK_ROWS = 1 << 15
+sorting.SORTED_ROWS = 1 << 16
+out, launches = Path(sys.argv[1]), int(sys.argv[2])
+rows = Rows()
+words = ["cudaLaunchKernel", "kernel", "cudaStreamWaitEvent", "cudaEventSynchronize", "Memcpy DtoD (Device -> Device)",
+         "cudaMemcpyAsync", "cudaDeviceSynchronize", "Stream Wait Event", "range"]
+for begin in range(0, launches, 1 << 14):
+    n = np.arange(begin, min(begin + (1 << 14), launches))
+    at = n * 10_000
+    def add(kind, word, which, start, end, **columns):
+        own = which(n)
+        rows.add(kind, dictionary(words, np.full(own.sum(), words.index(word))), start[own], end[own],
+                 **{name: values[own] for name, values in columns.items()})
+    all_, tenth = (lambda n: n >= 0), (lambda n: n % 10 == 0)
+    tid = 1 + n // 1000 % 2
+    add(CALL, "cudaLaunchKernel", all_, at, at + 3000, tid=tid, correlation=4 * n + 1)
+    add(KERNEL, "kernel", all_, at + 5000, at + 9000, device=n * 0, stream=n % 4, correlation=4 * n + 1)
+    add(CALL, "cudaMemcpyAsync", tenth, at + 3000, at + 3500, tid=tid, correlation=4 * n + 2)
+    add(COPY, "Memcpy DtoD (Device -> Device)", tenth, at + 9000, at + 9500, device=n * 0, stream=n % 4,
+        correlation=4 * n + 2, peer=n * 0, size_bytes=n)
+    add(CALL, "cudaStreamWaitEvent", tenth, at + 3600, at + 3700, tid=tid, correlation=4 * n + 3)
+    add(SYNC, "Stream Wait Event", tenth, at + 3600, at + 3700, device=n * 0, stream=n % 4, correlation=4 * n + 3,
+        wait_stream=(n + 1) % 4, wait_record=4 * n + 1)
+    add(CALL, "cudaEventSynchronize", tenth, at + 4000, at + 8000, tid=tid, correlation=4 * n + 4)
+with scratch.scratch_in(out.parent), TraceWriter(out) as writer:
+    record = build_record(Profile(Task(Place(Path("f"), "", 1, 0, 1), 0), rows))
+    del rows
+    report = write_job(writer, [record], "test")
+print(json.dumps([report.spans, sum(report.dependencies.values()),
+                  resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def test_memory_does_not_grow_with_a_rank(tmp_path):
+    """Four times the spans, in a process each; in memory they would take 150 MiB more."""
+    launches = (100_000, 800_000)
+    found = []
+    for count in launches:
+        done = subprocess.run(
+            [sys.executable, "-c", GROWING, str(tmp_path / f"{count}"), str(count)],
+            env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found.append(json.loads(done.stdout))
+    (spans, edges, small), (many_spans, many_edges, large) = found
+    assert (many_spans, many_edges > 7 * edges) == (8 * spans, True)
+    assert large - small < 40, found
