@@ -18,9 +18,10 @@ def spread(parts: Sequence[Part], work: Work, records: HostRecords) -> list[Part
     """Return parts, with a kernel that ran a group of calls as one part a call."""
     launched = {part.record for part in parts if part.record >= 0}
     kernels: dict[int, list[Part]] = defaultdict(list)
-    for part in parts:
-        if part.record < 0 and (group := _annotation(part, work, records)) >= 0:
-            kernels[group].append(part)
+    for some in work.scratch.few(len(parts)):
+        for part in parts[some]:
+            if part.record < 0 and (group := _annotation(part, work, records)) >= 0:
+                kernels[group].append(part)
     found: dict[int, list[Part]] = {}
     for group, own in kernels.items():
         calls = [_call(work, records, own[0], record) for record in _records(work, records, group, launched)]
@@ -39,7 +40,7 @@ def _annotation(part: Part, work: Work, records: HostRecords) -> int:
     """
     launch = int(work.launch[part.span])
     found = records.last(int(work.tid[launch]), int(work.start_ns[launch])) if launch >= 0 else -1
-    return found if found >= 0 and work.name(found).endswith(_GROUP) else -1
+    return found if found >= 0 and work.text(found).endswith(_GROUP) else -1
 
 
 def _records(work: Work, records: HostRecords, group: int, launched: set[int]) -> list[int]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ class HostRecords:
         """Return the sorted times at which something starts that names its collective."""
         return self._details.labelled() + self._base_ns
 
-    @property
+    @cached_property
     def records(self) -> list[int]:
         """All `record_param_comms` spans, in order of start."""
         return sorted(s for (_, plain), (_, spans) in self._open.items() if plain for s in spans)
@@ -193,13 +194,13 @@ class HostRecords:
     def linked(self, args: dict[str, Any]) -> int:
         """Return the `record_param_comms` that a kernel's arguments name by its External id, or -1."""
         number = args.get("External id")
-        if not isinstance(number, int):
+        if not isinstance(number, int) or abs(number) >= -NULL:
             return -1
         if self._ids is None:
             ids = Column(self.work.scratch)
             for record in self.records:
-                told = integer(self.of(record).get("External id"))
-                ids.append(NULL if told is None else told)
+                told = self.of(record).get("External id")
+                ids.append(told if isinstance(told, int) and abs(told) < -NULL else NULL)
             self._ids = Lookup(self.work.scratch, ids.values(), every(self.work.scratch, len(ids)))
         row = int(self._ids.find(np.array([number]))[0])
         return self.records[row] if row >= 0 else -1

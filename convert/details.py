@@ -8,6 +8,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,14 @@ DESCRIBING = frozenset(
     (
         "Collective name", "In msg nelems", "Out msg nelems", "dtype", "In split size", "Out split size", "peer",
         "Dst Rank", "Src Rank", "Process Group Name", "Process Group Description", "Process Group Ranks",
-        "Group size", "Rank", "External id", "Global rank start", "Global rank stride", "Seq", "Input Dims", "Input type",
+        "Group size", "Rank", "External id", "Global rank start", "Global rank stride", "Seq", "Input Dims",
+        "Input type",
     )
 )  # fmt: skip
 """Arguments that describe a collective, as PyTorch names them."""
+
+
+_DIGITS = 19  # of the largest integer of 64 bits
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,12 @@ class Detail:
     start_ns: int
     tid: int | None
     args: dict[str, Any]
+
+
+def _number(value: Any) -> int | float:
+    """Return a number with a fraction or an exponent, which are read as decimals, as JSON has it."""
+    whole = isinstance(value, Decimal) and value.adjusted() < _DIGITS and value == value.to_integral_value()
+    return int(value) if whole else float(value)
 
 
 class Details:
@@ -56,7 +67,7 @@ class Details:
             self._kernel.append(hash((told.name, told.start_ns)))
             if "Collective name" in told.args:
                 self._labelled.append(told.start_ns)
-        lines = "\n".join(json.dumps([d.name, d.start_ns, d.tid, d.args]) for d in details)
+        lines = "\n".join(json.dumps([d.name, d.start_ns, d.tid, d.args], default=_number) for d in details)
         self._texts.append(self._scratch.keep(np.frombuffer(lines.encode(), np.uint8)))
         self._first.append(self._count)
         self._count += len(details)

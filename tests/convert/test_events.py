@@ -135,7 +135,7 @@ def test_real_files_read_the_same_by_the_scanner_and_event_by_event(shared, name
     listed = document.pop("traceEvents")
     piece = _from_objects(listed)
     assert events.table.to_pylist() == piece.table.to_pylist()
-    assert events.details == piece.details
+    assert list(events.details) == piece.details
     assert events.metadata == document
     assert not events.dropped
     assert not events.truncated
@@ -170,7 +170,7 @@ def test_the_size_of_pieces_changes_nothing(shared, monkeypatch, name, size):
     monkeypatch.setattr(json_stream, "PIECE_BYTES", size)
     cut = read_events(shared(name))
     assert cut.table.to_pylist() == whole.table.to_pylist()
-    assert (cut.details, cut.metadata) == (whole.details, whole.metadata)
+    assert (list(cut.details), cut.metadata) == (list(whole.details), whole.metadata)
 
 
 def test_a_real_files_times_are_what_its_digits_say(shared):

@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from eidola.convert import convert, kineto
+from eidola.convert.columns import whole
 from eidola.convert.kineto import FORMAT, read_rank
 from eidola.convert.rank_file import load_ranks, save_ranks
 from eidola.convert.sources import Source

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,14 +55,11 @@ def test_how_much_is_held_at_once_changes_nothing(shared, tmp_path, little, name
     assert not [file for file in tmp_path.rglob("*") if "eidola-" in file.name]
 
 
-with_rows = pytest.MonkeyPatch.context
-
-
 @given(SMALL, st.integers(1, 70), st.integers(0, 5))
 def test_sorting_a_part_at_a_time_is_sorting(pairs, at_once, every_nth):
     first, second = (np.array([pair[i] for pair in pairs], np.int64) for i in range(2))
     chosen = np.flatnonzero(np.arange(len(pairs)) % (every_nth + 1) == 0)
-    with with_rows() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eidola.convert.sorting.SORTED_ROWS", at_once)
         patch.setattr("eidola.convert.scratch.BLOCK_ROWS", at_once)
         order = order_of(Scratch(), first, np.array_split(chosen, 3), lambda rows: (second[rows],))
@@ -71,7 +69,7 @@ def test_sorting_a_part_at_a_time_is_sorting(pairs, at_once, every_nth):
 @given(SMALL, st.integers(1, 70))
 def test_places_are_grouped_by_value(pairs, at_once):
     values = np.array([pair[0] for pair in pairs], np.int64)
-    with with_rows() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("eidola.convert.scratch.BLOCK_ROWS", at_once)
         found = {value: places.tolist() for value, places in grouped(Scratch(), values).items()}
     assert found == {value: np.flatnonzero(values == value).tolist() for value in np.unique(values).tolist()}
@@ -86,24 +84,29 @@ def test_of_several_rows_with_a_key_the_last_is_found(keys, sought):
     assert found.tolist() == [last.get(key, -1) for key in sought]
 
 
+def opened():
+    """Return what the process has open, by number and file."""
+    files = [(fd.name, fd) for fd in Path("/proc/self/fd").iterdir()]
+    return {f"{fd.readlink()} {number}" for number, fd in files if fd.is_symlink()}
+
+
 def test_arrays_beyond_the_budget_are_files_without_names(tmp_path, monkeypatch):
     monkeypatch.setattr("eidola.convert.scratch.IN_MEMORY_BYTES", 1 << 16)
-    before = set(os.listdir("/proc/self/fd"))
+    before = opened()
     with scratch_in(tmp_path):
         scratch = Scratch()
     some = scratch.empty(1 << 12, np.int64)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
     many = scratch.empty(1 << 20, np.int64)
     many[:] = np.arange(1 << 20)
     kept = [scratch.keep(np.arange(n, dtype=np.int16)) for n in range(0, 3000, 7)]
     scratch.release()
     assert many.tolist() == list(range(1 << 20))
     assert [k.tolist() for k in kept] == [list(range(n)) for n in range(0, 3000, 7)]
-    opened = {os.readlink(f"/proc/self/fd/{fd}") for fd in set(os.listdir("/proc/self/fd")) - before}
-    assert [where for where in opened if where.startswith(str(tmp_path))]
-    assert not os.listdir(tmp_path)
+    assert any(where.startswith(str(tmp_path)) for where in opened() - before)
+    assert not list(tmp_path.iterdir())
     del some, many, kept, scratch
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
 
 
 def test_a_disk_without_room_is_told_with_what_to_do(tmp_path, shared, little):
@@ -111,11 +114,11 @@ def test_a_disk_without_room_is_told_with_what_to_do(tmp_path, shared, little):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limit[1]))
     try:
-        with pytest.raises(UsageError, match="no room on the disk .*choose -o on another disk"):
+        with pytest.raises(UsageError, match=r"no room on the disk .*choose -o on another disk"):
             convert(find_format("kineto"), [shared("kineto/a100_nccl_rank0of2.json.gz")], tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 GROWING = """
@@ -125,15 +128,15 @@ import numpy as np
 from eidola.convert import narrow, scratch, sorting
 from eidola.convert.profile import Place, Profile, Rows, Task, build_record, dictionary
 from eidola.convert.job import write_job
-from eidola.convert.scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
+from eidola.convert.scanner import CALL, COPY, KERNEL, SYNC
 from eidola.schemas import TraceWriter
 scratch.IN_MEMORY_BYTES = scratch.SEGMENT_BYTES = 4 << 20
 scratch.BLOCK_ROWS = 1 << 15
 sorting.SORTED_ROWS = 1 << 16
 out, launches = Path(sys.argv[1]), int(sys.argv[2])
 rows = Rows()
-words = ["cudaLaunchKernel", "kernel", "cudaStreamWaitEvent", "cudaEventSynchronize", "Memcpy DtoD (Device -> Device)",
-         "cudaMemcpyAsync", "cudaDeviceSynchronize", "Stream Wait Event", "range"]
+words = ["cudaLaunchKernel", "kernel", "cudaStreamWaitEvent", "cudaEventSynchronize", "cudaMemcpyAsync",
+         "Memcpy DtoD (Device -> Device)", "Stream Wait Event"]
 for begin in range(0, launches, 1 << 14):
     n = np.arange(begin, min(begin + (1 << 14), launches))
     at = n * 10_000
@@ -162,7 +165,7 @@ print(json.dumps([report.spans, sum(report.dependencies.values()),
 
 
 def test_memory_does_not_grow_with_a_rank(tmp_path):
-    """Four times the spans, in a process each; in memory they would take 150 MiB more."""
+    """Eight times the spans, in a process each; those 1.7 million more took 93 MiB more when all was in memory."""
     launches = (100_000, 800_000)
     found = []
     for count in launches:
@@ -173,4 +176,4 @@ def test_memory_does_not_grow_with_a_rank(tmp_path):
         found.append(json.loads(done.stdout))
     (spans, edges, small), (many_spans, many_edges, large) = found
     assert (many_spans, many_edges > 7 * edges) == (8 * spans, True)
-    assert large - small < 40, found
+    assert large - small < 50, found
