@@ -302,6 +302,14 @@ def _time(data: Any, i: int) -> Any:
 
 
 @jit
+def _is_escaped(data: Any, begin: int, end: int) -> Any:
+    """Whether a string has escapes, whose digits are none of its text."""
+    while begin < end and data[begin] != _BACKSLASH:
+        begin += 1
+    return begin < end
+
+
+@jit
 def _first_number(data: Any, begin: int, end: int) -> Any:
     """Return the first number, of at most 18 digits, in a string, or NULL."""
     while begin < end and not _ZERO <= data[begin] <= 57:
@@ -455,7 +463,7 @@ def _event(data: Any, i: int, everything: bool, out: Any, row: int, slots: Any, 
         elif key <= 6:
             if i < len(data) and data[i] == _QUOTE:
                 end = _string_end(data, i + 1)
-                if end < 0:
+                if end < 0 or (key == 6 and _is_escaped(data, i + 1, end)):
                     return -1, False, texts
                 out[_PID if key == 5 else _TID, row] = NULL
                 if key == 6:

@@ -95,6 +95,12 @@ def test_the_scanner_reads_what_a_json_parser_reads_or_gives_the_piece_back(
         assert scanned.dropped == parsed.dropped
 
 
+def test_the_digits_of_an_escape_are_no_threads_number():
+    thread = [{"ph": "X", "cat": "kernel", "name": "k", "ts": 1, "dur": 1, "tid": "stream \x1f7"}]
+    assert _from_bytes(json.dumps(thread)[1:-1].encode(), everything=True) is None
+    assert _from_objects(thread, everything=True).table["tid"].to_pylist() == [7]
+
+
 @given(st.binary(max_size=40), st.integers(0, 200), st.booleans())
 def test_no_bytes_make_the_scanner_read_beyond_them_or_loop(junk, at, everything):
     whole = (
