@@ -17,6 +17,7 @@ _OPERATIONS = {
     "allgather": "all_gather",
     "reducescatter": "reduce_scatter",
     "broadcast": "broadcast",
+    "bcast": "broadcast",
     "reduce": "reduce",
     "alltoall": "all_to_all",
     "alltoallv": "all_to_allv",
@@ -27,7 +28,7 @@ _OPERATIONS = {
     "barrier": "barrier",
     "allreducebarrier": "barrier",
 }
-_LAYOUT = re.compile(r"base|coalesced|intotensor|tensor|single|oop|sparse")
+_LAYOUT = re.compile(r"base|coalesced|intotensor|tensor|single|oop|sparse|withbias|pivot|gda")
 _SHOTS = r"(?:multimem_|one_shot_|two_shot_)"
 _BEGINNING = re.compile(rf"{COLLECTIVE_NAME}|^{SYMMETRIC}{_SHOTS}*")
 

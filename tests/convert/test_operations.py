@@ -2,7 +2,25 @@
 
 import pytest
 
+from eidola.convert.nccl_calls import operation_of_call
 from eidola.convert.operations import algorithm_of, kernel_operation, operation_of, protocol_of
+
+
+@pytest.mark.parametrize(
+    ("call", "operation"),
+    [
+        ("ncclBcast", "broadcast"),
+        ("ncclAllReduceWithBias", "all_reduce"),
+        ("ncclAlltoAll", "all_to_all"),
+        ("ncclAllToAllv_impl", "all_to_allv"),
+        ("ncclGroupEnd", "group end"),
+        ("ncclCommInitRankConfig", None),
+        ("ncclMemAlloc", None),
+        ("hipLaunchKernel", None),
+    ],
+)
+def test_a_call_of_nccl_or_rccl_is_its_operation(call, operation):
+    assert operation_of_call(call) == operation
 
 
 @pytest.mark.parametrize(
