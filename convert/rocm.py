@@ -22,6 +22,8 @@ RANK_VARIABLES = {
 }
 """Environment variables in which torchrun, Open MPI, MPICH and Slurm tell a process its rank and the job's size."""
 NOTE = "what kernels store into peers' memory is no event for rocprofv3: such writes are not in the trace"
+_APART_NS = 600_000_000_000
+"""No two processes of one job on one host begin so far apart; two hosts' boots nearly always are."""
 _COPIES = {
     "MEMORY_COPY_HOST_TO_HOST": "Memcpy HtoH (Host -> Host)",
     "MEMORY_COPY_HOST_TO_DEVICE": "Memcpy HtoD (Host -> Device)",
@@ -106,19 +108,39 @@ def finished(tasks: Sequence[Task]) -> list[Task]:
     """Return tasks with what holds for all of rocprofv3's files.
 
     Times count from each host's boot. Where there are several hosts they are made to count from the start of the
-    host's first process, which brings them close enough for collectives to align them.
+    host's first process, which brings them close enough for collectives to align them. ROCm 6 names no host:
+    where their processes began far apart, by clocks that count from boots, they are taken to be of several.
     """
     first, *rest = tasks
     tasks = [replace(first, notes=(*first.notes, NOTE)), *rest]
-    hosts = {task.place.host for task in tasks}
-    begun = {h: [t.place.init_ns for t in tasks if t.place.host == h and t.place.init_ns] for h in hosts}
-    if len(hosts) < 2 or not all(begun.values()):
+    hosts = _hosts(tasks)
+    begun = {
+        h: [t.place.init_ns for t, own in zip(tasks, hosts, strict=True) if own == h] for h in set(hosts)
+    }
+    if len(begun) < 2 or not all(any(times) for times in begun.values()):
         return tasks
     note = (
         "the hosts' clocks count from their boots: each host's times are taken from its first process's start"
     )
+    if all(task.place.host is None for task in tasks):
+        note += f"; {len(begun)} hosts are told apart by their clocks alone, as the files do not name them"
     tasks[0] = replace(tasks[0], notes=(*tasks[0].notes, note))
-    return [replace(t, base_ns=-min(n for n in begun[t.place.host] if n)) for t in tasks]
+    return [
+        replace(task, base_ns=-min(n for n in begun[host] if n))
+        for task, host in zip(tasks, hosts, strict=True)
+    ]
+
+
+def _hosts(tasks: Sequence[Task]) -> list[str | int | None]:
+    """Return each task's host by name; where none is named, a number by when the process began on its clock."""
+    if any(task.place.host is not None for task in tasks) or not all(task.place.init_ns for task in tasks):
+        return [task.place.host for task in tasks]
+    times = sorted({task.place.init_ns or 0 for task in tasks})
+    number, numbers = 0, {}
+    for before, time in zip([times[0], *times], times, strict=False):
+        number += time - before > _APART_NS
+        numbers[time] = number
+    return [numbers[task.place.init_ns or 0] for task in tasks]
 
 
 def lanes_are_queues(pairs: Iterable[tuple[int | None, int | None]]) -> bool:

@@ -324,7 +324,7 @@ def _first_number(data: Any, begin: int, end: int) -> Any:
 
 @jit
 def _grid(data: Any, i: int) -> Any:
-    """Return the first number of the list of integers at `i` (NULL where empty or no list), and the index behind."""
+    """Return the first number of the list of integers at `i` (NULL where there is none), and the index behind."""
     if i < len(data) and data[i] != _LIST:
         return NULL, _integer(data, i)[1]
     first: Any = NULL

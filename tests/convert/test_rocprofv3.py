@@ -137,6 +137,18 @@ def test_hosts_whose_clocks_count_from_their_boots_are_one_job(tmp_path):
     assert any("count from their boots" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(("apart_ns", "told"), [(10**12, True), (10**6, False)])
+def test_hosts_that_files_do_not_name_are_told_apart_by_their_clocks(tmp_path, apart_ns, told):
+    """Files of ROCm 6 have no node in their metadata."""
+    for i in range(2):
+        given = rank_document(10, None, i * apart_ns)
+        del given["rocprofiler-sdk-tool"][0]["metadata"]["node"]
+        save(tmp_path / "in" / f"rank{i}_results.json", given)
+    report = auto([tmp_path / "in"], tmp_path / "out")
+    assert report.matched == 3
+    assert any("2 hosts are told apart by their clocks alone" in note for note in report.notes) == told
+
+
 def test_a_process_on_two_gpus_is_two_ranks_and_its_copies_between_them_are_writes(tmp_path):
     dispatches = [dispatch(1000, 2000, 1), dispatch(1100, 2100, 2, agent=103)]
     copies = [copy(3000, 4000, 3, 4096, 102, 103), copy(3000, 4000, 4, 64, 100, 103, operation=2)]
