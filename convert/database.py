@@ -105,13 +105,13 @@ class Database:
         return found
 
     def find(self, name: str) -> Table | None:
-        """Return the table `name`, or its newest variant (`name_V2`, `name_V3`), or None where there is none."""
-        if name in self.tables:
-            return self.tables[name]
-        newer = [
-            (int(m[1]), t) for n, t in self.tables.items() if (m := re.fullmatch(rf"{name}_V(\d{{1,9}})", n))
-        ]
-        return max(newer, key=lambda pair: pair[0])[1] if newer else None
+        """Return the table `name` in its newest variant (`name_V2`, `name_V3`), or None where there is none."""
+        found = (
+            (int(m[1] or 1), table)
+            for other, table in self.tables.items()
+            if (m := re.fullmatch(rf"{name}(?:_V(\d{{1,9}}))?", other))
+        )
+        return max(found, key=lambda pair: pair[0], default=(0, None))[1]
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a query that has few; `batches` is for many."""

@@ -17,7 +17,7 @@ def collectives(report, out):
 
 @pytest.mark.parametrize("registered", [True, False])
 def test_payloads_as_json_say_what_binary_ones_do(tmp_path, registered):
-    """`nsys export --include-json=true` writes them as text, or as the id of one."""
+    """They stand in the column jsonText, or are registered and named by jsonTextId."""
     binary = collectives(two_ranks(tmp_path / "a.sqlite"), tmp_path / "binary")
     report = two_ranks(tmp_path / "b.sqlite", payload=False)
     for name in ("jsonText", "jsonTextId"):
@@ -78,6 +78,15 @@ def test_a_copy_to_a_gpu_of_no_known_rank_is_counted_and_no_write(tmp_path):
     found = convert(NSYS, [report.done()], tmp_path / "out")
     assert Trace(tmp_path / "out").read("writes").num_rows == 0
     assert any("1 copies of process 10 go to GPUs of which no rank is known" in note for note in found.notes)
+
+
+def test_of_two_variants_of_a_table_the_newest_is_read(tmp_path):
+    report = two_ranks(tmp_path / "a.sqlite")
+    report.db.execute(
+        "CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL_V2 AS SELECT * FROM CUPTI_ACTIVITY_KIND_KERNEL"
+    )
+    report.db.execute("DELETE FROM CUPTI_ACTIVITY_KIND_KERNEL")
+    assert convert(NSYS, [report.done()], tmp_path / "out").collectives == {"all_reduce": 6}
 
 
 def one_rank(path, environment, kernel="gemm"):
