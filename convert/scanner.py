@@ -439,7 +439,7 @@ def _event(data: Any, i: int, everything: bool, out: Any, row: int, slots: Any, 
                 return -1, False, texts
             begin = i + 1
             end = _string_end(data, begin)
-            if end < 0:
+            if end < 0 or (key < 2 and _is_escaped(data, begin, end)):
                 return -1, False, texts
             i = end + 1
             if key == 0:

@@ -101,6 +101,12 @@ def test_the_digits_of_an_escape_are_no_threads_number():
     assert _from_objects(thread, everything=True).table["tid"].to_pylist() == [7]
 
 
+@pytest.mark.parametrize("written", ['"ph": "\\u0058", "cat": "kernel"', '"ph": "X", "cat": "k\\u0065rnel"'])
+def test_an_escaped_phase_or_category_is_read_by_the_json_parser(write, written):
+    text = f'{{"traceEvents": [{{{written}, "name": "k", "ts": 1, "dur": 1, "tid": 7}}]}}'
+    assert read_events(write("rank0.json", text)).table["name"].to_pylist() == ["k"]
+
+
 @given(st.binary(max_size=40), st.integers(0, 200), st.booleans())
 def test_no_bytes_make_the_scanner_read_beyond_them_or_loop(junk, at, everything):
     whole = (
