@@ -149,7 +149,7 @@ def _write(
         "kind": [kind for _, _, kind in rank.edges],
         "origin": ["inferred"] * len(rank.edges),
     })  # fmt: skip
-    writer.write("collectives", number, _collective_columns(rank.parts, matching, clock.offset_ns))
+    writer.write("collectives", number, _collective_columns(rank.parts, clock.offset_ns))
 
 
 def _span_columns(rank: Rank, offset_ns: int) -> dict[str, list[Any]]:
@@ -168,8 +168,8 @@ def _span_columns(rank: Rank, offset_ns: int) -> dict[str, list[Any]]:
     }
 
 
-def _collective_columns(parts: Sequence[Part], matching: Matching, offset_ns: int) -> dict[str, list[Any]]:
+def _collective_columns(parts: Sequence[Part], offset_ns: int) -> dict[str, list[Any]]:
     columns = {name: [getattr(part, name) for part in parts] for name in _PART_COLUMNS}
     for name in ("launch_ns", "start_ns", "end_ns"):
         columns[name] = [None if time is None else time + offset_ns for time in columns[name]]
-    return {**columns, "communicator": [matching.name_of(part) for part in parts]}
+    return {**columns, "communicator": [part.communicator for part in parts]}

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,10 @@ class Group:
 
 @dataclass(slots=True)
 class Part:
-    """One rank's part in one collective; times are the rank's own until clocks are aligned."""
+    """One rank's part in one collective; times are the rank's own until clocks are aligned.
+
+    `communicator` is its name on all ranks, once they are matched.
+    """
 
     span: int
     record: int
@@ -103,6 +106,7 @@ class Part:
     channels: int | None = None
     on_gpu: bool = True
     stream: int | None = None
+    communicator: str | None = None
 
 
 class HostRecords:
@@ -381,7 +385,7 @@ def _group(args: dict[str, Any], stream: int) -> Group:
     ranks = _list(args.get("Process Group Ranks"))
     description = args.get("Process Group Description")
     start, stride = args.get("Global rank start"), args.get("Global rank stride")
-    return Group(
+    group = Group(
         str(name) if name not in (None, "") else None,
         tuple(ranks) or None,
         size if isinstance(size, int) and size > 0 else None,
@@ -390,6 +394,13 @@ def _group(args: dict[str, Any], stream: int) -> Group:
         start if isinstance(start, int) else None,
         stride if isinstance(stride, int) and stride > 0 else None,
     )
+    return shared(group)
+
+
+@lru_cache(maxsize=1 << 10)
+def shared(group: Group) -> Group:
+    """Return a group as one object: thousands of collectives are in the same."""
+    return group
 
 
 def _join(records: HostRecords, trace: ExecutionTrace) -> dict[int, dict[str, Any]]:

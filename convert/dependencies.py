@@ -192,6 +192,7 @@ def _event_syncs(work: Work, edges: Edges) -> None:
         began = work.start_ns[calls]
         during = (at >= 0) & (work.end_ns[gpu] > began) & (began > work.start_ns[work.launch[gpu]])
         edges.add(gpu[during], calls[during], "sync", "inferred")
+        work.scratch.release()
 
 
 def _blocking_copies(work: Work, edges: Edges) -> None:

@@ -1,7 +1,7 @@
 """The ranks of one job, however they were read -> a trace: matched, put on one clock, written, reported."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ MOST_RANKS = 1 << 20
 """Ranks that a job may have: all that are missing are listed, so that a damaged number would fill the memory."""
 RUN_GAP_NS = 1_000_000_000
 """Ranks whose windows lie further apart than this, far more than clocks differ, are of different runs."""
+_PARTS_AT_ONCE = 1 << 12
 
 
 def write_job(writer: TraceWriter, records: Sequence[RankRecord], source: str) -> ConversionReport:
@@ -125,19 +126,19 @@ def _write_rank(writer: TraceWriter, record: RankRecord, matching: Matching, clo
     writer.write("communicators", rank, {
         name: [getattr(m, name) for m in own] for name in ("communicator", "group_rank", "group_size", "name")
     })  # fmt: skip
-    writer.write("collectives", rank, _collective_columns(record.parts, matching))
+    writer.write_slices("collectives", rank, _collective_columns(record.parts))
 
 
 _PART_COLUMNS = (
-    "span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer",
-    "algorithm", "protocol", "channels", "launch_ns", "start_ns", "end_ns",
+    "span", "communicator", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes",
+    "peer", "algorithm", "protocol", "channels", "launch_ns", "start_ns", "end_ns",
 )  # fmt: skip
 
 
-def _collective_columns(parts: Sequence[Part], matching: Matching) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [getattr(p, name) for p in parts] for name in _PART_COLUMNS}
-    columns["communicator"] = [matching.name_of(p) for p in parts]
-    return columns
+def _collective_columns(parts: Sequence[Part]) -> Iterator[dict[str, list[Any]]]:
+    for begin in range(0, len(parts), _PARTS_AT_ONCE):
+        some = parts[begin : begin + _PARTS_AT_ONCE]
+        yield {name: [getattr(part, name) for part in some] for name in _PART_COLUMNS}
 
 
 def _report(

@@ -43,29 +43,25 @@ class Matching:
     """
 
     members: list[Member] = field(default_factory=list)
-    communicator: dict[int, str] = field(default_factory=dict)
     operations: dict[tuple[str, int], dict[int, list[Part]]] = field(default_factory=dict)
     pairs: dict[tuple[str, int], dict[int, list[Part]]] = field(default_factory=dict)
     by: dict[str, str] = field(default_factory=dict)
     outside: int = 0
 
-    def name_of(self, part: Part) -> str:
-        """Return the communicator of a part."""
-        return self.communicator[id(part)]
-
 
 def match(parts: Mapping[int, Sequence[Part]], world_size: int | None) -> Matching:
     """Name communicators, number their operations, and match them across ranks.
 
-    Sets every part's `sequence`. Raises InputError where ranks give one number to different operations: they
-    are then of different runs.
+    Sets every part's `sequence` and `communicator`. Raises InputError where ranks give one number to different
+    operations: they are then of different runs.
     """
     matching = Matching()
     named = _name_communicators(parts)
     for name, by_rank in named.items():
         size = world_size or max(len(parts), _needed(by_rank))
         for rank, own in by_rank.items():
-            matching.communicator |= {id(part): name for part in own}
+            for part in own:
+                part.communicator = name
             member = _member(name, rank, own, size)
             matching.members.append(member)
             matching.outside += _leave_out_peers(own, member.group_size)

@@ -9,7 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .collectives import Group, Part, operation_of
+import numpy as np
+
+from .collectives import Group, Part, operation_of, shared
 from .work import Work
 
 SOURCE = "library call"
@@ -67,31 +69,37 @@ def operation_of_call(name: str) -> str | None:
 
 
 def describe(
-    parts: Sequence[Part], work: Work, calls: Iterable[Call], groups: dict[str, Group]
+    parts: list[Part], work: Work, calls: Iterable[Call], groups: dict[str, Group]
 ) -> tuple[list[Part], int]:
     """Complete parts by the calls that launched their kernels; return them, and how many kernels no call fits.
 
-    A kernel that ran several operations becomes a part each. `groups` are the communicators that are known.
+    `parts` are used up. A kernel that ran several operations becomes a part each; `groups` are those known.
     """
     launches = _launches(calls)
     by_correlation = {
         launch.last.correlation: i for i, launch in enumerate(launches) if launch.last.correlation >= 0
     }
-    by_launch: dict[int, list[Part]] = defaultdict(list)
-    for part in parts:
-        index = _launch_of(part, work, launches)
-        if index < 0 and work.launch[part.span] < 0:
-            index = by_correlation.get(int(work.correlation[part.span]), -1)
-        if index >= 0:
-            by_launch[index].append(part)
-    shares: dict[int, list[Call]] = {}
+    made_by = np.full(len(parts), -1)
+    for some in work.scratch.few(len(parts)):
+        for row, part in enumerate(parts[some], some.start):
+            index = _launch_of(part, work, launches)
+            if index < 0 and work.launch[part.span] < 0:
+                index = by_correlation.get(int(work.correlation[part.span]), -1)
+            made_by[row] = index
+    several: dict[int, list[Part]] = {}
     unfit = 0
-    for index, own in by_launch.items():
-        found = _share(launches[index].calls, own)
-        unfit += sum(not calls_ for calls_ in found)
-        shares |= {part.span: calls_ for part, calls_ in zip(own, found, strict=True)}
-    described = [new for part in parts for new in _described(part, shares.get(part.span, []), groups)]
-    return described, unfit
+    rows = np.argsort(made_by, kind="stable")
+    for own in np.split(rows, np.flatnonzero(np.diff(made_by[rows])) + 1):
+        if not len(own) or made_by[own[0]] < 0:
+            continue
+        places = own.tolist()
+        shares = _share(launches[made_by[own[0]]].calls, [parts[row] for row in places])
+        unfit += sum(not share for share in shares)
+        for row, share in zip(places, shares, strict=True):
+            parts[row], *more = _described(parts[row], share, groups)
+            if more:
+                several[row] = more
+    return [p for row, part in enumerate(parts) for p in (part, *several.get(row, ()))], unfit
 
 
 def _launches(calls: Iterable[Call]) -> list[Launch]:
@@ -203,7 +211,7 @@ def _grouped(part: Part, call: Call, groups: dict[str, Group]) -> Part:
     """Return a part in its call's communicator, unless a better source named its group."""
     group = part.group
     if group.name is None and call.communicator is not None:
-        group = groups.get(call.communicator, Group(call.communicator, None, None, None))
+        group = groups.get(call.communicator) or shared(Group(call.communicator, None, None, None))
     elif group.name is None and call.handle is not None:
-        group = replace(group, handle=call.handle)
+        group = shared(replace(group, handle=call.handle))
     return replace(part, group=group)

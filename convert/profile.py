@@ -5,7 +5,7 @@ read into, so that launches, collectives and dependencies are found by the same 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,10 @@ def build_record(profile: Profile) -> RankRecord:
     records = HostRecords(work, events)
     parts = find_parts(work, records, None)
     groups = {group.name: group for group in task.groups if group.name is not None}
-    parts, unfit = describe(parts, work, _moved(profile.calls, profile.base_ns), groups)
+    for call in profile.calls:
+        call.start_ns += profile.base_ns
+        call.end_ns += profile.base_ns
+    parts, unfit = describe(parts, work, profile.calls, groups)
     edges = find_edges(work, records, parts)
     writes = _writes(work)
     notes = [*task.notes, *profile.notes, *_size_notes(place, parts, unfit, row_count(writes))]
@@ -219,10 +222,6 @@ def build_record(profile: Profile) -> RankRecord:
         more={"writes": writes} if row_count(writes) else {},
         clock=profile.clock,
     )
-
-
-def _moved(calls: Iterable[Call], base_ns: int) -> list[Call]:
-    return [replace(c, start_ns=c.start_ns + base_ns, end_ns=c.end_ns + base_ns) for c in calls]
 
 
 def peer_copies(away: npt.NDArray[np.bool_], gpu: Ints, size: Ints, ranks: dict[int, int]) -> dict[str, Ints]:
