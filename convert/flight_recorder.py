@@ -1,10 +1,11 @@
 """Dumps of PyTorch's flight recorder -> a trace, and which rank is stuck in which collective.
 
 A dump is a pickle of plain values, one a rank, which a hung or failed job leaves behind (`nccl_trace_rank_0`,
-`comm_lib_trace_rank_0`). Its layout: pytorch/pytorch at 1189309e9a32, torch/csrc/distributed/c10d/
-FlightRecorderDetail.hpp (`getCollectiveTrace`, `dump_dict`); versions up to 2.10 were read. Starts and ends are
-when the watchdog of the process noticed them, and there is none of what had not ended. Only what ended becomes a
-collective of the trace; what did not is an annotation up to the last moment that any dump knows, and a note.
+`comm_lib_trace_rank_0`), or the JSON that `_dump_nccl_trace_json` returns. Its layout: pytorch/pytorch at
+1189309e9a32, torch/csrc/distributed/c10d/FlightRecorderDetail.hpp (`getCollectiveTrace`, `dump_dict`, `dump_json`);
+versions up to 2.10 were read. Starts and ends are when the watchdog of the process noticed them, and there is none
+of what had not ended. Only what ended becomes a collective of the trace; what did not is an annotation up to the
+last moment that any dump knows, and a note.
 """
 
 import json
@@ -25,6 +26,8 @@ from .plain_pickle import load
 from .rank import RankRecord
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_JSON = re.compile(rb'\s*\{\s*"(?:comm_lib_version"|entries"\s*:\s*\[\s*\{\s*"collective_seq_id")\s*:')
+"""How a dump as JSON begins, whose keys are in order."""
 _MARKS = (b"pg_config", b"version")
 _PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
 _RANK = re.compile(r"(\d+)(?:\.[A-Za-z]\w*)*$")
@@ -32,8 +35,9 @@ _LONGEST_NAME = 4096
 
 
 def recognise(head: Head) -> bool:
-    """Whether a file is a pickle that begins like a dump."""
-    return bool(_PICKLE.match(head.start)) and all(mark in head.start for mark in _MARKS)
+    """Whether a file is a pickle, or JSON, that begins like a dump."""
+    pickled = bool(_PICKLE.match(head.start)) and all(mark in head.start for mark in _MARKS)
+    return pickled or bool(_JSON.match(head.start))
 
 
 def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -77,7 +81,7 @@ FORMAT = Format(name="flight-recorder", recognise=recognise, plan=plan, read=rea
 
 
 def _read(path: Path, *, alone: bool) -> _Dump:
-    document = load(path, read_bytes(path))
+    document = _document(path)
     entries = document.get("entries", []) if isinstance(document, dict) and "version" in document else None
     if not isinstance(entries, (list, tuple)):
         raise InputError(
@@ -99,6 +103,16 @@ def _read(path: Path, *, alone: bool) -> _Dump:
         if isinstance(entry, dict) and (call := _call(rank, entry, groups, ended, sizes))
     ]
     return _Dump(rank, path, calls, groups, notes, len(entries) - len(calls))
+
+
+def _document(path: Path) -> Any:
+    content = read_bytes(path)
+    if not content.lstrip().startswith(b"{"):
+        return load(path, content)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no whole JSON ({error}); copy or dump it again") from error
 
 
 def _groups(config: Any) -> dict[str, Group]:
@@ -125,11 +139,17 @@ def _ended(status: Any) -> dict[str, int]:
     if not isinstance(status, dict):
         return {}
     last = {
-        str(key): whole(told.get("last_completed_collective"), 0)
+        str(key): _number(told.get("last_completed_collective"))
         for key, told in status.items()
         if isinstance(told, dict)
     }
     return {key: number for key, number in last.items() if number is not None}
+
+
+def _number(value: Any) -> int | None:
+    """Return a number from 0, which JSON has as text here."""
+    text = isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value)
+    return whole(int(value) if text else value, 0)
 
 
 def _call(

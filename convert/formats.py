@@ -32,7 +32,7 @@ TITLES = {
     "nccl-example": "text of NCCL's example profiler plugin",
     "nccl-inspector": "logs of the NCCL inspector (JSON lines)",
     "npkit": "NPKit dumps (with the npkit_event.h of the traced library)",
-    "flight-recorder": "PyTorch flight-recorder dumps (pickles of c10d's collectives)",
+    "flight-recorder": "PyTorch flight-recorder dumps (c10d's collectives, pickled or as JSON)",
     "flashinfer": "profiler buffers of FlashInfer and Mirage (8-byte tags with a 32-bit timer)",
 }
 """The formats of this package, in the order in which files are tried; `a-b` is read by the module `a_b`."""

@@ -1,5 +1,6 @@
 """Flight-recorder dumps as a trace, and what they say of a hang; dumps of Gloo jobs come from PyTorch itself."""
 
+import json
 import pickle
 import struct
 import subprocess
@@ -43,13 +44,13 @@ def entry(sequence, state="completed", name="nccl:all_reduce", *, shape=(1024,),
     }
 
 
-def dump(folder, rank, entries, world=3, version="2.10"):
+def dump(folder, rank, entries, world=3, version="2.10", status=None):
     ranks = str([*range(world)])
     folder.mkdir(exist_ok=True)
     document = {
         "version": version,
         "pg_config": {"0": {"name": "0", "desc": "default_pg", "ranks": ranks}},
-        "pg_status": {},
+        "pg_status": status or {},
         "entries": entries,
     }
     (folder / f"nccl_trace_rank_{rank}").write_bytes(pickle.dumps(document, 2))
@@ -145,15 +146,50 @@ def test_dumps_of_older_versions_are_read_as_far_as_they_tell(version, tmp_path)
     assert len(pairs) == 4
 
 
+def as_json(folder):
+    """Return a folder of the same dumps as `dump_json` writes them: 0 where nothing ended, text counts."""
+    out = folder.with_name("json")
+    out.mkdir()
+    for file in folder.glob("*_rank_*"):
+        told = pickle.loads(file.read_bytes())
+        for status in told["pg_status"].values():
+            status.update({key: str(number) for key, number in status.items()})
+        for own in told["entries"]:
+            own.pop("frames", None)
+            own.update({key: own[key] or 0 for key in own if key.startswith("time_discovered")})
+        (out / f"{file.name}.json").write_text(json.dumps({"comm_lib_version": "", **told}, sort_keys=True))
+    return out
+
+
+def test_dumps_as_json_are_read_as_their_pickles(tmp_path):
+    status = {
+        "0": {"last_enqueued_collective": 4, "last_started_collective": -1, "last_completed_collective": 3}
+    }
+    dump(tmp_path / "d", 0, [entry(1), entry(2), entry(3, "started"), entry(4, "started")], status=status)
+    dump(tmp_path / "d", 1, [entry(1), entry(2), entry(3), entry(4, "scheduled")], status=status)
+    pickled = run(tmp_path / "d", tmp_path / "p")
+    told = run(as_json(tmp_path / "d"), tmp_path / "j")
+    assert told.notes == pickled.notes
+    for table in ("spans", "collectives", "communicators"):
+        assert Trace(tmp_path / "j").read(table).equals(Trace(tmp_path / "p").read(table))
+
+
+def test_json_that_ends_early_is_refused(tmp_path):
+    (tmp_path / "trace_rank_0.json").write_text('{"comm_lib_version":"","entries":[{"collective_seq_id":1')
+    with pytest.raises(InputError, match=r"trace_rank_0\.json is no whole JSON.*copy or dump it again"):
+        run(tmp_path, tmp_path / "t")
+
+
 JOB = """
 import os, sys, torch, torch.distributed as dist
-from torch._C._distributed_c10d import _dump_fr_trace
+from torch._C._distributed_c10d import _dump_fr_trace, _dump_fr_trace_json
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 dist.all_reduce(torch.ones(10))
 if rank == 0:
     dist.all_reduce(torch.ones(4), async_op=True)
 open(os.path.join(sys.argv[1], f"trace_rank_{rank}"), "wb").write(_dump_fr_trace())
+open(os.path.join(sys.argv[2], f"trace_rank_{rank}.json"), "wb").write(_dump_fr_trace_json())
 os._exit(0)
 """
 
@@ -164,14 +200,22 @@ def test_dumps_that_pytorch_wrote_are_read_as_pickle_reads_them(tmp_path, monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "job.py").write_text(JOB)
     (tmp_path / "d").mkdir()
+    (tmp_path / "json").mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, tmp_path / "job.py", tmp_path / "d"], check=True, timeout=300)
-    for file in (tmp_path / "d").iterdir():
+    subprocess.run(
+        [*command, tmp_path / "job.py", tmp_path / "d", tmp_path / "json"], check=True, timeout=300
+    )
+    for file in (tmp_path / "d").glob("trace*"):
         assert load(file, file.read_bytes()) == pickle.loads(file.read_bytes())
     report = auto([tmp_path / "d"], tmp_path / "t")
     # Of the first operation a worker thread may still have to note the end.
     stuck = [note for note in report.notes if note.startswith("not completed")]
     assert stuck[-1].endswith("scheduled on ranks [0], not called on ranks [1]")
+    auto(
+        [tmp_path / "json"], tmp_path / "j"
+    )  # a moment later: rank 1 may have gone, which ends what waited for it
+    launches = [Trace(tmp_path / out).read("spans", ["rank", "launch_ns"]) for out in ("t", "j")]
+    assert launches[0].equals(launches[1])
 
 
 class Evil:
