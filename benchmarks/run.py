@@ -12,6 +12,7 @@ import capture_overhead
 import conversion
 import databases
 import engines
+import large_files
 import permutation
 import startup
 import training_step
@@ -24,7 +25,11 @@ BENCHMARKS = {
     "conversion": conversion,
     "databases": databases,
 }
-LONG = {"training_step": training_step, "capture_overhead": capture_overhead}
+LONG = {
+    "training_step": training_step,
+    "capture_overhead": capture_overhead,
+    "large_files": large_files,
+}
 
 
 def main(names: list[str]) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 BLOCK_ROWS = 1 << 17
 """Rows that are worked on at a time."""
-IN_MEMORY_BYTES = 48 << 20
+IN_MEMORY_BYTES = 24 << 20
 """What one scratch holds in memory before it takes to files."""
 SEGMENT_BYTES = 32 << 20
 """Small arrays share files of this size."""
