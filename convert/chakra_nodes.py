@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -62,6 +63,9 @@ MESSAGES = message_classes(
     },
     {"NodeType": TYPES},
 )
+
+_AHEAD = 1000
+"""Of the first nodes of an early file, one has an attribute, or there are none."""
 
 
 @dataclass
@@ -113,12 +117,13 @@ def _is_json(data: BinaryIO) -> bool:
 
 def _binary_nodes(file: ChakraFile, data: BinaryIO) -> Iterator[Node]:
     """Yield the nodes of a protobuf file; its metadata go to `file`."""
-    frames = _frames(file, data)
+    frames = _to_the_end(file, _frames(file, data))
     first = next(frames, b"")
     read: Callable[[bytes], Node] = _node
     if first[:1] == b"\x08":  # field 1 is a number: a node's id, where metadata have text
-        early = [first, *frames]
-        read, frames = early_reader(early), iter(early)
+        ahead, frames = tee(chain([first], frames))
+        read = early_reader(islice(ahead, _AHEAD))
+        del ahead  # or it would keep what it has not read
     elif first:
         with _named(file, 0):
             file.metadata = parse_metadata(first)
@@ -136,6 +141,14 @@ def _named(file: ChakraFile, number: int) -> Iterator[None]:
         raise InputError(
             f"{file.path}: message {number} is no Chakra node ({error}); is it an .et file?"
         ) from error
+
+
+def _to_the_end(file: ChakraFile, frames: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the frames up to where gzip breaks off."""
+    try:
+        yield from frames
+    except EOFError:
+        file.truncated = True
 
 
 def _frames(file: ChakraFile, data: BinaryIO) -> Iterator[bytes]:

@@ -26,8 +26,7 @@ from .plain_pickle import load
 from .rank import RankRecord
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-_JSON = re.compile(rb'\s*\{\s*"(?:comm_lib_version"|entries"\s*:\s*\[\s*\{\s*"collective_seq_id")\s*:')
-"""How a dump as JSON begins, whose keys are in order."""
+_JSON_MARKS = (b'"collective_seq_id"', b'"profiling_name"')
 _MARKS = (b"pg_config", b"version")
 _PEER = re.compile(r"(?:send|recv) \d+\s*(?:->|<-)\s*(\d+)")
 _RANK = re.compile(r"(\d+)(?:\.[A-Za-z]\w*)*$")
@@ -37,7 +36,7 @@ _LONGEST_NAME = 4096
 def recognise(head: Head) -> bool:
     """Whether a file is a pickle, or JSON, that begins like a dump."""
     pickled = bool(_PICKLE.match(head.start)) and all(mark in head.start for mark in _MARKS)
-    return pickled or bool(_JSON.match(head.start))
+    return pickled or (head.start.lstrip()[:1] == b"{" and all(mark in head.start for mark in _JSON_MARKS))
 
 
 def plan(paths: Sequence[Path], companions: Sequence[Path]) -> list[tuple[Path, ...]]:

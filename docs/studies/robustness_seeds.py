@@ -79,6 +79,13 @@ def _flight_recorder(folder: Path) -> None:
         made.dump(folder, rank, [made.entry(1, duration_ms=2.5), made.entry(2), made.entry(3)], world=2)
 
 
+def _flight_recorder_json(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        _flight_recorder(Path(made) / "d")
+        for file in builders("test_flight_recorder").as_json(Path(made) / "d").iterdir():
+            shutil.copy(file, folder)
+
+
 def _nccl_plugin(folder: Path) -> None:
     """Run the plugin under the tests' stand-in for NCCL; needs a C compiler."""
     made = builders("test_nccl_plugin")
@@ -135,6 +142,15 @@ def _chakra(folder: Path) -> None:
         made.write(folder, made.METADATA, *made.STEP, name=f"t.{rank}.et")
 
 
+def _chakra_typed(folder: Path) -> None:
+    made = builders("test_chakra")
+    value = {bool: (4, 0), int: (6, 2), str: (7, 3)}
+    gemm = made.typed(1, "gemm", 4, [], [("is_host_op", False), ("runtime", 40)], value)
+    reduced = made.typed(2, "ar", 7, [1], [("comm_type", 0), ("comm_size", 256), ("runtime", 9)], value)
+    for rank in range(2):
+        made.write(folder, gemm, reduced, name=f"t.{rank}.et")
+
+
 def _whole_messages(data: bytes) -> bool:
     try:
         return bool(list(builders("wire").delimited(data)))
@@ -167,6 +183,13 @@ def _nccl_inspector(folder: Path) -> None:
     made = builders("test_nccl_texts")
     for rank in range(2):
         made.log(folder, rank, "".join(made.line(i, rank, verbose=i != 2) for i in range(4)))
+
+
+def _nccl_inspector_44(folder: Path) -> None:
+    made = builders("test_nccl_inspector_versions")
+    for rank in range(2):
+        sent = made.pair(("Send", "Recv")[rank], 1 - rank, 9000)
+        made.dump(folder, rank, "v4.4", [*(made.all_reduce(i) for i in range(3)), sent], pairs=1)
 
 
 def _npkit(folder: Path) -> None:
@@ -249,12 +272,15 @@ SEEDS = {
     "rocpd": _ranks(_rocpd, "*.db", "11_*", mutations.SQL),
     "nccl-plugin": _ranks(_nccl_plugin, "*.ring", "nccl.rank00001*", _BINARY),
     "flight-recorder": _ranks(_flight_recorder, "nccl_trace*", "*_1", _PICKLE),
+    "flight-recorder, JSON": _ranks(_flight_recorder_json, "nccl_trace*", "*_1.json", _JSON),
     "rocprofv3": _ranks(_rocprofv3, "*.json", "rank1*", _JSON),
     "iris": _ranks(_iris, "*.json", "*rank1*", _JSON),
     "chakra": _ranks(_chakra, "*.et", "t.1.*", _CHAKRA, whole=_whole_messages),
+    "chakra, typed": _ranks(_chakra_typed, "*.et", "t.1.*", _CHAKRA, whole=_whole_messages),
     "chakra, JSON": replace(_ranks(_chakra_json, "*.json", "t.1.*", _SEVERAL), given=True),
     "nccl-example": _ranks(_nccl_example, "*.txt", "*4001*", mutations.PACKABLE),
     "nccl-inspector": _ranks(_nccl_inspector, "*.log", "*pid1*", _LINES, whole=_whole_lines),
+    "nccl-inspector, 4.4": _ranks(_nccl_inspector_44, "*.log", "*pid1*", _LINES, whole=_whole_lines),
     "npkit": _ranks(_npkit, "*", "*rank_1*", _BINARY, "*.h", whole=lambda data: len(data) % 16 == 0),
     "flashinfer": _ranks(_flashinfer, "*", "rank1*", _BINARY, whole=_whole_entries),
     "captured kernel": _captured_seed("embedding_alltoall_host_2", "capture.json", mutations.COPIED_JSON),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import struct
 
 import pytest
@@ -162,6 +163,17 @@ def test_the_first_version_had_no_metadata_and_other_enums(tmp_path):
         ("all_gather", 64, "group 2"),
     ]
     assert record.hardware["backend"] == "virtual"
+
+
+@pytest.mark.parametrize("count", [400, 4000])
+def test_the_nodes_before_gzip_breaks_off_are_read(count, tmp_path):
+    rng = random.Random(1)
+    nodes = [{1: n, 2: f"{rng.getrandbits(256):x}", 3: 4, 7: 1000} for n in range(1, count + 1)]
+    packed = gzip.compress(file_of(*nodes))
+    (tmp_path / "t.0.et").write_bytes(packed[: len(packed) // 2])
+    (record,) = read(tmp_path / "t.0.et", True)
+    assert count // 4 < len(record.spans["span"]) < count
+    assert record.truncated
 
 
 def typed(number, name, kind, parents, attributes, value):

@@ -175,7 +175,7 @@ def test_dumps_as_json_are_read_as_their_pickles(tmp_path):
 
 
 def test_json_that_ends_early_is_refused(tmp_path):
-    (tmp_path / "trace_rank_0.json").write_text('{"comm_lib_version":"","entries":[{"collective_seq_id":1')
+    (tmp_path / "trace_rank_0.json").write_text('{"entries":[{"collective_seq_id":1,"profiling_name":"')
     with pytest.raises(InputError, match=r"trace_rank_0\.json is no whole JSON.*copy or dump it again"):
         run(tmp_path, tmp_path / "t")
 
