@@ -14,37 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
 from ..schemas.errors import InputError, UsageError
-from .database import MAGIC, Database, Table, open_database
+from .database import MAGIC, Database, open_database
 from .formats import Format, Head
-from .nccl_calls import Call
-from .profile import Place, Profile, Rows, Task, build_record, dictionary, number, peer_copies
+from .profile import Place, Profile, Rows, Task, build_record, number
 from .rank import RankRecord
-from .rocm import (
-    blocks,
-    clock_of,
-    copy_name,
-    finished,
-    is_hip_call,
-    lanes_are_queues,
-    number_in,
-    rank_in_environment,
-    rccl_call,
-    unnamed_note,
-)
-from .scanner import ANNOTATION, CALL, COPY, KERNEL, NULL
+from .rocm import clock_of, finished, number_in, rank_in_environment
+from .rocpd_calls import add_regions
+from .rocpd_tables import Tables
+from .rocpd_work import add_copies, add_kernels
 
 _NAME = re.compile(r"rocpd_kernel_dispatch(_[0-9A-Za-z_]+)?")
 _MAKE_TABLE = re.compile(
     rb"CREATE TABLE (?:IF NOT EXISTS )?\s*[\"`\[']?rocpd_(?:kernel_dispatch|metadata|string|info_node)"
 )
 _SUFFIXES = (".db", ".sqlite", ".db.gz", ".rocpd")
-_MARKER = "MARKER_CORE"
-Ints = npt.NDArray[np.int64]
 
 
 def recognise(head: Head) -> bool:
@@ -91,16 +75,17 @@ def _places(database: Database) -> list[Place]:
     for name, table in sorted(database.tables.items()):
         if not (match := _NAME.fullmatch(name)):
             continue
+        suffix = match[1] or ""
+        tables = Tables(database, suffix)
         if not {"pid", "agent_id", "start", "end"} <= table.columns:
             raise InputError(
                 f"{database.path}: {name} has no columns pid and agent_id, as in schema 3; this one is of schema "
-                f"{_version(database, match[1] or '')}: record again with `rocprofv3 --output-format json`"
+                f"{_version(tables)}: record again with `rocprofv3 --output-format json`"
             )
-        suffix = match[1] or ""
-        hosts = _named(database, f"rocpd_info_node{suffix}", "id", "hostname")
+        hosts = tables.named("info_node", "id", "hostname")
         host = next(iter(hosts.values()), None)
         columns = ("absolute_index", "type_index")
-        agents, order = (_named(database, f"rocpd_info_agent{suffix}", "id", c) for c in columns)
+        agents, order = (tables.named("info_agent", "id", c) for c in columns)
         for process, agent in database.rows(
             f'SELECT DISTINCT pid, agent_id FROM "{name}" ORDER BY pid, agent_id'
         ):
@@ -109,7 +94,7 @@ def _places(database: Database) -> list[Place]:
             gpu = agents.get(agent)
             gpu = gpu if isinstance(gpu, int) else agent
             ordinal = number_in(order.get(agent))
-            told = _process(database, suffix, process)
+            told = _process(tables, process)
             pid = told.pop("pid") or process
             found.append(
                 Place(database.path, suffix, process, agent, pid, _text(host), gpu, ordinal=ordinal, **told)
@@ -124,28 +109,19 @@ def _places(database: Database) -> list[Place]:
     return sorted(found, key=lambda p: (p.gpu or 0, p.pid))
 
 
-def _version(database: Database, suffix: str) -> str:
-    values = _named(database, f"rocpd_metadata{suffix}", "tag", "value")
+def _version(tables: Tables) -> str:
+    values = tables.named("metadata", "tag", "value")
     return str(values.get("schema_version", "4 or newer"))
-
-
-def _named(database: Database, name: str, key: str, value: str) -> dict[Any, Any]:
-    """Return a small table of information as a mapping; empty where it is absent."""
-    table = database.tables.get(name)
-    if table is None or not {key, value} <= table.columns:
-        return {}
-    return dict(database.rows(f'SELECT "{key}", "{value}" FROM "{name}" LIMIT 100000'))
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _process(database: Database, suffix: str, process: int) -> dict[str, int | None]:
+def _process(tables: Tables, process: int) -> dict[str, int | None]:
     """Return a process's pid and start, and rank and world size as its environment tells them."""
-    name = f"rocpd_info_process{suffix}"
-    pids, begun = (_named(database, name, "id", column) for column in ("pid", "init"))
-    environments = _named(database, name, "id", "environment")
+    pids, begun = (tables.named("info_process", "id", column) for column in ("pid", "init"))
+    environments = tables.named("info_process", "id", "environment")
     try:
         environment = json.loads(environments.get(process) or "{}")
     except (TypeError, ValueError, RecursionError):
@@ -164,192 +140,26 @@ def read(task: Task, alone: bool) -> list[RankRecord]:
     """Read the rank of `task`."""
     del alone
     with open_database(task.place.path) as database:
-        profile = Profile(task, Rows(), _metadata(database, task.place), base_ns=task.base_ns)
+        tables = Tables(database, task.place.source)
+        profile = Profile(task, Rows(), _metadata(tables, task.place), base_ns=task.base_ns)
         profile.clock = clock_of(task.place)
-        tables = _Tables(database, task.place.source)
-        _add_kernels(tables, profile)
-        _add_copies(tables, profile)
-        _add_regions(tables, profile)
+        add_kernels(tables, profile)
+        add_copies(tables, profile)
+        add_regions(tables, profile)
     return [build_record(profile)]
 
 
 FORMAT = Format(name="rocpd", recognise=recognise, plan=plan, read=read)
 
 
-class _Tables:
-    """The tables of one run of a database, by their names without its uuid."""
-
-    def __init__(self, database: Database, suffix: str) -> None:
-        self.database = database
-        self._suffix = suffix
-
-    def find(self, name: str) -> Table | None:
-        return self.database.tables.get(f"rocpd_{name}{self._suffix}")
-
-    def event(self) -> tuple[str, list[str]]:
-        """Return SQL that joins rows with their events, and their correlation ids and categories as columns."""
-        events = self.find("event")
-        if events is None or not {"id", "stack_id", "category_id"} <= events.columns:
-            return "", []
-        join = f'LEFT JOIN "{events.name}" AS e ON e.id = t.event_id'
-        return join, ["e.stack_id AS correlation", "e.category_id AS category"]
-
-    def strings(self, ids: Ints) -> list[str]:
-        return self.database.strings(self.find("string"), ids, "string")
-
-
-def _joined(tables: _Tables, table: Table) -> tuple[str, list[str]]:
-    return tables.event() if "event_id" in table.columns else ("", [])
-
-
-def _column(batch: dict[str, Ints], name: str) -> Ints:
-    return batch[name] if name in batch else np.full(len(batch["start"]), NULL)
-
-
-def _add_kernels(tables: _Tables, profile: Profile) -> None:
-    place = profile.task.place
-    table = tables.find("kernel_dispatch")
-    if table is None:
-        return
-    symbols = tables.find("info_kernel_symbol")
-    name = "display_name" if symbols and "display_name" in symbols.columns else "kernel_name"
-    join, others = _joined(tables, table)
-    lane = _lane(tables, table, place)
-    columns = ("start", "end", "kernel_id", lane, "grid_size_x", "workgroup_size_x")
-    where = f"t.pid = {place.process} AND t.agent_id = {place.device}"
-    unnamed = 0
-    for batch, _ in tables.database.batches(table, columns, where, joined=join, others=others):
-        ids, places = np.unique(batch["kernel_id"], return_inverse=True)
-        words = tables.database.strings(symbols, ids, name)
-        unnamed += int(np.array([not word for word in words], bool)[places].sum())
-        words = [word or "unnamed kernel" for word in words]
-        own = {"device": np.full(len(places), place.number), "stream": batch[lane]}
-        grid = blocks(batch["grid_size_x"], batch["workgroup_size_x"])
-        calls = _column(batch, "correlation")
-        words_here = dictionary(words, places)
-        profile.rows.add(
-            KERNEL, words_here, batch["start"], batch["end"], **own, correlation=calls, grid_x=grid
-        )
-    profile.notes += unnamed_note(place, unnamed)
-
-
-def _lane(tables: _Tables, table: Table, place: Place) -> str:
-    """Return which column tells lanes: streams where HIP's were recorded, else hardware queues."""
-    names = [name if name in table.columns else "NULL" for name in ("stream_id", "queue_id")]
-    where = f"pid = {place.process} AND agent_id = {place.device}"
-    query = f'SELECT DISTINCT {", ".join(names)} FROM "{table.name}" WHERE {where} LIMIT 1000'
-    return "queue_id" if lanes_are_queues(tables.database.rows(query)) else "stream_id"
-
-
-def _add_copies(tables: _Tables, profile: Profile) -> None:
-    place, ranks = profile.task.place, dict(profile.task.peers)
-    table = tables.find("memory_copy")
-    if table is None or not {"pid", "src_agent_id", "dst_agent_id"} <= table.columns:
-        return
-    join, others = _joined(tables, table)
-    # A copy is of its source's rank; where that is the host or a stranger's GPU, of its destination's.
-    where = (
-        f"t.pid = {place.process} AND (t.src_agent_id = {place.device} OR t.dst_agent_id = {place.device})"
-    )
-    columns = ("start", "end", "name_id", "src_agent_id", "dst_agent_id", "size", "stream_id", "queue_id")
-    for batch, _ in tables.database.batches(table, columns, where, joined=join, others=others):
-        gpus = np.array([gpu for gpu in ranks if gpu != place.device], np.int64)
-        batch = {n: c[~np.isin(batch["src_agent_id"], gpus)] for n, c in batch.items()}
-        ids, places = np.unique(batch["name_id"], return_inverse=True)
-        words = [copy_name(w) for w in tables.strings(ids)]
-        stream = np.where(batch["stream_id"] != NULL, batch["stream_id"], batch["queue_id"])
-        correlation = _column(batch, "correlation")
-        away = (batch["src_agent_id"] == place.device) & np.isin(batch["dst_agent_id"], gpus)
-        profile.rows.add(
-            COPY, dictionary(words, places), batch["start"], batch["end"],
-            device=np.full(len(places), place.number), stream=stream, correlation=correlation,
-            **peer_copies(away, batch["dst_agent_id"], batch["size"], ranks),
-        )  # fmt: skip
-
-
-def _add_regions(tables: _Tables, profile: Profile) -> None:
-    """Add HIP's calls that launch or wait, the user's ranges (roctx), and RCCL's calls with their arguments."""
-    place = profile.task.place
-    table = tables.find("region")
-    if table is None or not {"pid", "tid", "name_id"} <= table.columns:
-        profile.notes.append(f"{place.path.name} has no calls: nothing says what launched kernels")
-        return
-    join, others = _joined(tables, table)
-    columns = ("start", "end", "tid", "name_id", "event_id")
-    rccl: list[tuple[Any, ...]] = []
-    hip = 0
-    for batch, _ in tables.database.batches(
-        table, columns, f"t.pid = {place.process}", joined=join, others=others
-    ):
-        batch = {n: c[batch["tid"] != NULL] for n, c in batch.items()}
-        ids, places = np.unique(batch["name_id"], return_inverse=True)
-        words = tables.strings(ids)
-        kinds, of_kind = np.unique(_column(batch, "category"), return_inverse=True)
-        marker = np.array([k.startswith(_MARKER) for k in tables.strings(kinds)], bool)[of_kind]
-        calls = np.flatnonzero(np.array([is_hip_call(w) for w in words], bool)[places] & ~marker)
-        _add_ranges(profile, CALL, {n: c[calls] for n, c in batch.items()}, dictionary(words, places[calls]))
-        marks = np.flatnonzero(marker)
-        own = {n: c[marks] for n, c in batch.items()}
-        _add_ranges(profile, ANNOTATION, own, _messages(tables, own["event_id"], words, places[marks]))
-        chosen = np.array([w.startswith("nccl") for w in words], bool)[places] & ~marker
-        for row in np.flatnonzero(chosen).tolist():
-            told = (int(_column(batch, n)[row]) for n in ("tid", "start", "end", "correlation", "event_id"))
-            rccl.append((words[places[row]], *told))
-        hip += len(calls)
-    profile.calls = _rccl_calls(tables, rccl)
-    if not hip:
-        profile.notes.append(
-            f"{place.path.name} has no HIP calls: nothing says what launched kernels; record with --sys-trace"
-        )
-
-
-def _add_ranges(profile: Profile, kind: int, rows: dict[str, Ints], names: pa.DictionaryArray) -> None:
-    call = _column(rows, "correlation")
-    profile.rows.add(kind, names, rows["start"], rows["end"], tid=rows["tid"], correlation=call)
-
-
-def _messages(tables: _Tables, events: Ints, words: list[str], places: Ints) -> pa.DictionaryArray:
-    """Return the texts of roctx ranges, which their events hold as JSON; without one it is the call's name."""
-    found = tables.database.strings(tables.find("event"), events, "extdata")
-    texts = []
-    for text, place in zip(found, places.tolist(), strict=True):
-        try:
-            message = json.loads(text or "{}").get("message")
-        except (ValueError, RecursionError, AttributeError):
-            message = None
-        texts.append(message if isinstance(message, str) and message else words[place])
-    return pa.array(texts, pa.string()).dictionary_encode()
-
-
-def _rccl_calls(tables: _Tables, rows: list[tuple[Any, ...]]) -> list[Call]:
-    arguments: dict[int, dict[str, str]] = {}
-    table = tables.find("arg")
-    if rows and table is not None and {"event_id", "name", "value"} <= table.columns:
-        events = sorted(row[5] for row in rows if row[5] != NULL)
-        wanted = set(events)
-        where = f"t.event_id BETWEEN {events[0]} AND {events[-1]}" if events else "0"
-        for numbers, texts in tables.database.batches(table, ("event_id",), where, texts=("name", "value")):
-            for event, name, value in zip(
-                numbers["event_id"].tolist(), texts["name"], texts["value"], strict=True
-            ):
-                if event in wanted and isinstance(name, str) and isinstance(value, str):
-                    arguments.setdefault(event, {})[name] = value
-    calls = (
-        rccl_call(name, tid, start, end, max(correlation, -1), arguments.get(event, {}))
-        for name, tid, start, end, correlation, event in rows
-        if NULL not in (start, end)
-    )
-    return [call for call in calls if call is not None]
-
-
-def _metadata(database: Database, place: Place) -> dict[str, Any]:
+def _metadata(tables: Tables, place: Place) -> dict[str, Any]:
     """Return what the database says of the host and the GPU, as Kineto would."""
     told: dict[str, Any] = {"host_name": place.host}
-    table = database.tables.get(f"rocpd_info_agent{place.source}")
+    table = tables.find("info_agent")
     if table is not None and {"id", "name"} <= table.columns:
         columns = [f'"{c}"' if c in table.columns else "NULL" for c in ("product_name", "name", "extdata")]
         query = f'SELECT {", ".join(columns)} FROM "{table.name}" WHERE id = {place.device} LIMIT 1'
-        for product, name, more in database.rows(query):
+        for product, name, more in tables.database.rows(query):
             try:
                 extra = json.loads(more or "{}")
             except (TypeError, ValueError, RecursionError):

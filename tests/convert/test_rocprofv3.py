@@ -216,6 +216,18 @@ def test_kernels_without_a_name_are_counted(tmp_path):
     assert any("does not hold the names of 1 kernels" in note for note in report.notes)
 
 
+def test_a_file_with_the_names_of_operations_behind_its_records_is_read_the_same(tmp_path):
+    given, found = rank_document(), []
+    for name in ("before", "behind"):
+        convert(FORMAT, [save(tmp_path / f"{name}_results.json", given)], tmp_path / name)
+        trace = Trace(tmp_path / name)
+        found.append([trace.read(table).to_pylist() for table in ("spans", "collectives", "dependencies")])
+        tool = given["rocprofiler-sdk-tool"][0]
+        tool["strings"] = tool.pop("strings")
+    assert found[0] == found[1]
+    assert {c["operation"] for c in found[0][1]} == {"all_reduce"}
+
+
 def test_a_cut_file_keeps_what_was_whole_and_says_so(tmp_path):
     text = json.dumps(document([dispatch(1000 * i, 1000 * i + 500, i) for i in range(1, 101)]))
     cut = text[: text.index('"start_timestamp": 50000')]
