@@ -18,11 +18,12 @@ from .captured_light import describe
 from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import Call, read_calls
 from .captured_window import CALL
-from .collectives import Part, operation_of
 from .columns import whole
 from .job import write_job
 from .kineto import read_rank
 from .member import member
+from .operations import operation_of
+from .parts import Part
 from .rank import RankRecord
 from .sources import Source
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from .captured_ring import Call, Run, read_calls
 from .captured_window import CALL, WORKER, Rank, Span, top_level
-from .collectives import Group, Part, operation_of
+from .operations import operation_of
+from .parts import Group, Part
 
 HOST_TRUTH = "order, sizes and counts; host times are this machine's, never a GPU's"
 _OPTIMIZER = "Optimizer.step#"  # the name that torch.optim gives its steps

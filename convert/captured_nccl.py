@@ -16,10 +16,11 @@ from typing import Any
 from .captured_record import Row
 from .captured_ring import Call
 from .captured_window import CALL
-from .collectives import Part, operation_of
 from .nccl_dump import NcclDump, read_dump
 from .nccl_plugin import PATTERN, gpu_times, lowered
 from .nccl_ring import read_header
+from .operations import operation_of
+from .parts import Part
 
 Pair = tuple[Call, Part]
 """A call of PyTorch, and the collective that it is in the trace."""

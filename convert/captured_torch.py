@@ -16,10 +16,10 @@ from .captured_record import gap_text, mark_rows, read_record
 from .captured_ring import missing
 from .captured_window import CALL, Rank, join_by_order, number_by_flights, read_window, top_level
 from .clocks import Clock, align
-from .collectives import Part
 from .job import MOST_RANKS
 from .matching import Matching, match
 from .member import member
+from .parts import Part
 
 _PART_COLUMNS = (
     *("span", "sequence", "operation", "dtype", "size_bytes", "in_split_bytes", "out_split_bytes", "peer"),

@@ -18,8 +18,9 @@ from typing import Any
 
 from ..schemas import InputError
 from .captured_ring import Call
-from .collectives import _TYPES as TORCH_TYPES
-from .collectives import Group, Part, operation_of
+from .operations import operation_of
+from .parts import Group, Part
+from .torch_types import element_type
 
 WORKER = "gloo:"
 CALL = "c10d::"
@@ -223,7 +224,7 @@ def _part(rank: Rank, span: Span, operation: str, peer: int | None) -> Part:
 def _size(args: dict[str, Any]) -> tuple[str | None, int | None]:
     """Return element type and bytes of an operation's inputs, from the shapes that the profiler recorded."""
     types, shapes = args.get("Input type") or [], args.get("Input Dims") or []
-    known = TORCH_TYPES.get(str(types[0]).replace(" ", "")) if types else None
+    known = element_type(str(types[0])) if types else None
     if known is None:
         return None, None
     dtype, element_bytes = known

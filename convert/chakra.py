@@ -19,8 +19,8 @@ from ..schemas.errors import InputError
 from ..schemas.tables import BACKENDS, TRACE_TABLES
 from .chakra_model import COLLECTIVES, TYPES, Node
 from .chakra_nodes import LATEST_NS, ChakraFile, parse_metadata, read_nodes
-from .collectives import Group, Part
 from .formats import Format, Head
+from .parts import Group, Part
 from .rank import RankRecord
 from .sources import rank_in_name
 

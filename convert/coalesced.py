@@ -8,7 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .collectives import HostRecords, Part, described, operation_of
+from .describing import described
+from .host_records import HostRecords
+from .operations import operation_of
+from .parts import Part
 from .work import Work
 
 _GROUP = ":coalesced"

@@ -8,10 +8,12 @@ from collections import Counter
 
 import numpy as np
 
-from .collectives import HostRecords, Part, operation_of
 from .edges import Edges
+from .host_records import HostRecords
 from .launches import Launches, by_end
 from .narrow import Column
+from .operations import operation_of
+from .parts import Part
 from .scanner import CALL
 from .sorting import Array, Ints, Lookup, row_type
 from .work import ON_GPU, Work

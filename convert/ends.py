@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .collectives import Part
+from .parts import Part
 
 END_SPREAD_NS = 100_000
 """Ends of one operation agree within 1 to 7 us on one host; this leaves room for hosts and timer steps."""

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import InputError
-from .collectives import _TYPES as TORCH_TYPES
-from .collectives import Group, Part, operation_of
 from .files import find_files, read_bytes, whole
 from .flight_states import Call, mismatched, stuck
 from .formats import Format, Head, read_head
+from .operations import operation_of
+from .parts import Group, Part
 from .plain_pickle import load
 from .rank import RankRecord
+from .torch_types import element_type
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _JSON_MARKS = (b'"collective_seq_id"', b'"profiling_name"')
@@ -201,7 +202,7 @@ def _size(entry: Mapping[str, Any], sizes: dict[int, int | None]) -> tuple[str |
     """Return type and bytes of the inputs; `sizes` keeps elements by list, as entries may share theirs."""
     types, shapes = entry.get("input_dtypes"), entry.get("input_sizes")
     first = types[0] if isinstance(types, (list, tuple)) and types else None
-    known = TORCH_TYPES.get(first.lower()) if isinstance(first, str) and len(first) < 64 else None
+    known = element_type(first) if isinstance(first, str) and len(first) < 64 else None
     if known is None or not isinstance(shapes, (list, tuple)):
         return None, None
     if id(shapes) not in sizes:

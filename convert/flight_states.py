@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .collectives import Group
+from .parts import Group
 
 SHOWN = 8
 """Lines a group; what a rank enqueued behind the operation that it hangs in says nothing new."""

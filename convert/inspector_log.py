@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .collectives import operation_of
 from .files import STRANGE_LINES, read_lines, whole
 from .nccl_calls import OF_ALL_RANKS
 from .nccl_ranks import Place
+from .operations import operation_of
 
 _LATEST_US = 2**63 // 1000 - 1
 _RECORDS = ("coll_records", "p2p_records", "proxy_records")

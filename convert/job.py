@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from ..schemas import TraceWriter
 from ..schemas.errors import InputError
 from .clocks import Clock, align
-from .collectives import Part
 from .columns import Columns, kept, moved, row_count, slices
 from .matching import Matching, Member, match
+from .parts import Part
 from .rank import RankRecord
 from .report import ConversionReport
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from ..schemas.errors import InputError
 from .coalesced import spread
-from .collectives import Group, HostRecords, Part, find_parts
+from .collectives import find_parts
 from .conversion import convert
 from .dependencies import find_edges
 from .events import Events, read_events
 from .execution_trace import ExecutionTrace, read_execution_trace
 from .formats import Format, Head
 from .hardware import rank_columns
+from .host_records import HostRecords
+from .parts import Group, Part
 from .rank import RankRecord
 from .reading import Progress
 from .report import ConversionReport

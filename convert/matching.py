@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..schemas.errors import InputError
-from .collectives import Group, Part
 from .ends import Rows, ends_agree, kind, number_by_ends
+from .parts import Group, Part
 
 SYNCHRONISING = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "all_to_allv", "barrier")
 """Operations that no rank can end before the last one has begun, so that all end together."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .collectives import Group, Part, operation_of, shared
+from .operations import operation_of
+from .parts import Group, Part, shared
 from .work import Work
 
 SOURCE = "library call"

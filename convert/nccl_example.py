@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import InputError
-from .collectives import Part, operation_of
 from .files import find_files, whole
 from .formats import Format, Head, read_head
 from .nccl_calls import OF_ALL_RANKS
 from .nccl_dump import _ELEMENT_BYTES
 from .nccl_example_dump import Dump, Operation, read_dump
 from .nccl_ranks import Ranks, find_ranks, gaps, sequence_of
+from .operations import operation_of
+from .parts import Part
 from .rank import RankRecord
 
 _EVENT = re.compile(rb'\{"name": "[^"]{0,64}", "cat": "[A-Z0-9_]+", "ph": "[be]", "id": \d+, "pid": ')

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..schemas.errors import InputError
-from .collectives import Part
 from .files import find_files
 from .formats import Format, Head, read_head
 from .inspector_log import CHANNELS, Line, Log, lane_of, read_log
 from .nccl_ranks import Ranks, find_ranks, gaps, sequence_of
+from .parts import Part
 from .rank import RankRecord
 
 _MARKS = (b'"coll_perf"', b'"p2p_perf"', b'"dump_stats"', b'"proxy_trace"')

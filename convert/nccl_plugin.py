@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import InputError
-from .collectives import Group, Part, operation_of
 from .formats import Format, Head
 from .nccl_calls import OF_ALL_RANKS
 from .nccl_dump import NcclDump, read_dump
 from .nccl_ring import MAGIC, NcclCommunicator, read_header
+from .operations import operation_of
+from .parts import Group, Part
 from .rank import RankRecord
 from .sources import rank_in_name
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schemas.errors import InputError
-from .collectives import Group
+from .parts import Group
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "all_to_all", "unknown")
 _NAMED = re.compile(r"(?i)rank[-_.]?(\d{1,9})")

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..schemas.errors import InputError, UsageError
-from .collectives import Group
 from .database import MAGIC, Database, open_database
 from .events import is_call
 from .formats import Format, Head
 from .narrow import Column
 from .nvtx import COMMUNICATOR, DEVICE, RANK, RANKS, annotations, name_of, nccl_calls, nccl_ranges, thread_of
+from .parts import Group
 from .profile import Place, Profile, Rows, Task, build_record, dictionary, number, peer_copies
 from .rank import RankRecord
 from .rocm import rank_in_environment

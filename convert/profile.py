@@ -15,14 +15,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..schemas.errors import InputError
-from .collectives import Group, HostRecords, find_parts
+from .collectives import find_parts
 from .columns import Blocks, Columns, row_count
 from .dependencies import find_edges
 from .details import Details
 from .events import SCHEMA, Events
 from .hardware import rank_columns
+from .host_records import HostRecords
 from .narrow import Table, filled
 from .nccl_calls import Call, describe
+from .parts import Group
 from .rank import RankRecord
 from .scanner import COPY, NULL
 from .sorting import collected

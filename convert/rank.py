@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .collectives import Part
 from .columns import Columns, drifted, moved
+from .parts import Part
 
 _ABSOLUTE_NS = 10**18  # 2001: no trace is older, and no host has been up for so long
 

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..schemas.errors import InputError
-from .collectives import Group, Part
 from .columns import Blocks, Columns, row_count, slices
+from .parts import Group, Part
 from .rank import RankRecord
 
 _TABLES = ("spans", "edges", "parts", "more")

@@ -83,6 +83,11 @@ class Work:
             if found.any():
                 yield (np.flatnonzero(found) + block.start).astype(self.launch.dtype)
 
+    def each(self, *kinds: int, named: str) -> Iterator[int]:
+        """Yield the spans of some kinds with such a name one by one: of what is rare."""
+        for spans in self.find(*kinds, named=named):
+            yield from spans.tolist()
+
     def window_ns(self) -> tuple[int, int]:
         """Return when the first span starts and the last one ends."""
         return int(self.start_ns[0]), max(int(self.end_ns[b].max()) for b in self.scratch.blocks(len(self)))

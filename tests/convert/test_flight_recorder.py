@@ -77,6 +77,14 @@ def test_what_ended_is_a_collective_with_sizes_group_and_number(tmp_path):
     assert set(Trace(tmp_path / "t").read("spans")["kind"].to_pylist()) == {"annotation"}
 
 
+def test_types_whose_names_have_underscores_are_known(tmp_path):
+    for rank in range(3):
+        dump(tmp_path / "d", rank, [entry(1, input_dtypes=["Float8_e4m3fn"])])
+    run(tmp_path / "d", tmp_path / "t")
+    rows = Trace(tmp_path / "t").read("collectives").to_pylist()
+    assert {(r["dtype"], r["size_bytes"]) for r in rows} == {("float8e4m3", 1024)}
+
+
 def test_late_ends_align_no_clock(tmp_path):
     for rank in range(2):
         dump(

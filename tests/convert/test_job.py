@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eidola.convert.collectives import Group, Part
 from eidola.convert.job import write_job
+from eidola.convert.parts import Group, Part
 from eidola.convert.rank import RankRecord
 from eidola.convert.report import ConversionReport
 from eidola.schemas import TraceWriter, check

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eidola.convert.clocks import align
-from eidola.convert.collectives import Group, Part, operation_of
 from eidola.convert.matching import match
+from eidola.convert.operations import operation_of
+from eidola.convert.parts import Group, Part
 
 WORLD = Group("0", (0, 1, 2, 3), 4, "default_pg")
 
