@@ -45,7 +45,7 @@ def convert(
     with nullcontext() if single else reading_folder(Path(output)) as folder, writer:
         if folder is None:
             show(f"reading {kind.name}", 0, 1)
-            with scratch_in(writer.partial):
+            with scratch_in(writer.partial.parent):
                 records = read_task(kind, tasks[0], alone=True)
         else:
             records = read_tasks(kind, tasks, folder, show, jobs=jobs, cluster=cluster)

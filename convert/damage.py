@@ -35,7 +35,7 @@ def told_of(files: list[Path]) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise UsageError(
                 f"no room on the disk ({error.strerror}): converting keeps what does not fit in memory beside the "
-                "output, about as much as that takes; free some, or choose -o on another disk"
+                "output, up to a quarter of the size of what it reads; free some, or choose -o on another disk"
             ) from error
         names = ", ".join(map(str, files[:_SHOWN])) + (", ..." if len(files) > _SHOWN else "")
         what = " ".join(str(error).split())[:200]

@@ -53,7 +53,7 @@ class Scratch:
     def empty(self, rows: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Return (rows,) of `dtype`, whose values are not set."""
         kind = np.dtype(dtype)
-        if self._in_memory(rows * kind.itemsize):
+        if not rows or self._in_memory(rows * kind.itemsize):
             return np.empty(rows, kind)
         return np.frombuffer(self._map(rows * kind.itemsize), kind, rows)
 
@@ -80,8 +80,10 @@ class Scratch:
     def _map(self, size: int) -> mmap.mmap:
         with tempfile.TemporaryFile(prefix="eidola-", dir=self._folder) as file:
             # Room is taken at once: a disk that is full is an error here, and the end of the process later.
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
-            mapped = mmap.mmap(file.fileno(), max(size, 1))
+            # What has no such call (macOS) gets a file with holes.
+            allocate = getattr(os, "posix_fallocate", lambda _, __, size: file.truncate(size))
+            allocate(file.fileno(), 0, size)
+            mapped = mmap.mmap(file.fileno(), size)
         self._maps.add(mapped)
         return mapped
 
