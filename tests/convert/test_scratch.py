@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -19,6 +20,15 @@ from eidola.schemas import Trace
 from eidola.schemas.errors import UsageError
 from eidola.schemas.tables import TRACE_TABLES
 
+CALLS = (
+    "cudaLaunchKernel", "cudaMemcpyAsync", "cudaMemcpy", "cudaStreamWaitEvent", "cudaEventSynchronize",
+    "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventRecord", "cudaGraphLaunch",
+)  # fmt: skip
+KERNELS = (
+    "gemm", "ncclDevKernel_AllReduce_Sum_f32_RING_LL(x)", "ncclDevKernel_SendRecv(x)",
+    "Memcpy DtoH (Device -> Pageable)", "Memcpy DtoD (Device -> Device)",
+)  # fmt: skip
+WAITS = {"cudaStreamWaitEvent": "Stream Wait Event", "cudaEventSynchronize": "Event Sync"}
 SMALL = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 3)), max_size=60)
 
 
@@ -53,6 +63,57 @@ def test_how_much_is_held_at_once_changes_nothing(shared, tmp_path, little, name
     for table in TRACE_TABLES:
         assert Trace(tmp_path / "parts").read(table).equals(Trace(tmp_path / "whole").read(table)), table
     assert not [file for file in tmp_path.rglob("*") if "eidola-" in file.name]
+
+
+def random_events(seed):
+    """Return events of three host threads and three streams, with all calls that make edges, in any order."""
+    draw = random.Random(seed)
+    at, events = 1000, []
+
+    def add(category, name, start, dur, tid, **args):
+        kind = {"ph": "X", "cat": category, "name": name, "pid": 9, "tid": tid}
+        events.append({**kind, "ts": start, "dur": draw.choice(dur), "args": args})
+
+    for number in range(1, draw.choice([40, 200, 500])):
+        at += draw.choice([0, 1, 3, 10, 70])
+        tid, what = draw.choice([100, 100, 200, 300]), draw.random()
+        call = number if draw.random() < 0.9 else max(1, number - draw.randrange(5))
+        if what < 0.7:
+            name = draw.choice(CALLS)
+            add("cuda_runtime", name, at, [0, 1, 2, 8, 60], tid, correlation=call)
+            for _ in range(draw.choice([0, 1, 1, 3])):
+                kernel, stream = draw.choice(KERNELS), draw.choice([7, 7, 20, 24])
+                add("gpu_memcpy" if "Memcpy" in kernel else "kernel", kernel, at + draw.choice([-1, 0, 5, 100]),
+                    [0, 1, 4, 20, 90], stream, correlation=call, stream=stream, device=draw.choice([0, 0, 0, 1]))  # fmt: skip
+            if seed % 3 == 0 and name in WAITS:
+                add("cuda_sync", WAITS[name], at, [1], 7, correlation=call, device=0, stream=draw.choice([7, 20]),
+                    wait_on_stream=draw.choice([7, 20, 24]),
+                    wait_on_cuda_event_record_corr_id=draw.randrange(1, number + 1))  # fmt: skip
+        elif what < 0.85:
+            told = {"Collective name": draw.choice(["allreduce", "wait", "send"]), "In msg nelems": 16}
+            add("cpu_op", "record_param_comms", at, [5, 50], tid, dtype="Float", **told)
+        else:
+            add(
+                "user_annotation",
+                draw.choice(["nccl:all_reduce", "step", "gloo:all_reduce"]),
+                at,
+                [1, 30],
+                tid,
+            )
+    if seed % 2:
+        draw.shuffle(events)
+    return events
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_edges_and_launches_do_not_depend_on_what_is_held_at_once(tmp_path, write, make, little, seed):
+    path = write("rank0.json", make.document(random_events(seed)))
+    convert(find_format("kineto"), [path], tmp_path / "whole")
+    little(17)
+    report = convert(find_format("kineto"), [path], tmp_path / "parts")
+    assert sum(report.dependencies.values())
+    for table in TRACE_TABLES:
+        assert Trace(tmp_path / "parts").read(table).equals(Trace(tmp_path / "whole").read(table)), table
 
 
 @given(SMALL, st.integers(1, 70), st.integers(0, 5))
