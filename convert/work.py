@@ -197,7 +197,7 @@ def _lanes(table: Table, kinds: Array) -> tuple[npt.NDArray[np.int32], list[str]
     place = np.zeros(len(lanes) + 1, np.int32)
     place[[lanes[key] for key in ordered]] = np.arange(len(lanes))
     for block in table.scratch.blocks(len(lane)):
-        lane[block] = np.where(kinds[block] == SYNC, 0, place[np.minimum(lane[block], len(lanes))])
+        lane[block] = place[np.where(kinds[block] == SYNC, 0, lane[block])]
     return lane, [_lane_name(*key, main) for key in ordered], main
 
 

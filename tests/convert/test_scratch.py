@@ -84,7 +84,8 @@ def random_events(seed):
             for _ in range(draw.choice([0, 1, 1, 3])):
                 kernel, stream = draw.choice(KERNELS), draw.choice([7, 7, 20, 24])
                 add("gpu_memcpy" if "Memcpy" in kernel else "kernel", kernel, at + draw.choice([-1, 0, 5, 100]),
-                    [0, 1, 4, 20, 90], stream, correlation=call, stream=stream, device=draw.choice([0, 0, 0, 1]))  # fmt: skip
+                    [0, 1, 4, 20, 90], stream, correlation=call, stream=stream,
+                    device=draw.choice([0, 0, 0, 1]))  # fmt: skip
             if seed % 3 == 0 and name in WAITS:
                 add("cuda_sync", WAITS[name], at, [1], 7, correlation=call, device=0, stream=draw.choice([7, 20]),
                     wait_on_stream=draw.choice([7, 20, 24]),
