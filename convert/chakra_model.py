@@ -12,6 +12,7 @@ COLLECTIVES = (
     "reduce_scatter", "barrier",
 )  # fmt: skip
 """The schema's name of each CollectiveCommType (8 is REDUCE_SCATTER_BLOCK)."""
+POINT_TO_POINT = {"COMM_SEND_NODE": "send", "COMM_RECV_NODE": "recv"}
 
 
 @dataclass

@@ -4,10 +4,9 @@ ASTRA-sim (astra-sim/workload/Workload.cc, commit 0383c203) reads NAME.<rank>.et
 nodes, `comm_type`, `comm_size` and `pg_name` of collectives, `comm_src`, `comm_dst` and `comm_tag` of the rest (as
 the types that src/feeder/et_feeder_node.cpp of mlcommons/chakra, 02da5d05, takes them for), waits for `data_deps`,
 refuses communication with `is_cpu_op`, and takes group 0 for all ranks. A rank runs one operation of the host, one
-kernel and one communication at a time (workload/HardwareResource.cc). Sizes of a
-collective mean what the schema's do (system/astraccl/.../Ring.cc: all-gather counts a rank's own part, the
-others a rank's input). What Chakra has no field for is in attributes of our own (`chakra.OWN`), which others
-pass over.
+kernel and one communication at a time (workload/HardwareResource.cc). Sizes of a collective mean what the schema's
+do (system/astraccl/.../Ring.cc: all-gather counts a rank's own part, the others a rank's input). What Chakra has no
+field for is in attributes of our own (`chakra_attributes.OWN`), which others pass over.
 """
 
 import json
@@ -19,9 +18,10 @@ from typing import Any, BinaryIO
 
 from ...schemas import Results
 from ...schemas.errors import InputError
-from ..chakra import GROUPS, OWN
+from ..chakra_attributes import OWN
 from ..chakra_model import COLLECTIVES, TYPES
 from ..chakra_nodes import MESSAGES
+from ..chakra_parts import GROUPS
 from .expansion import Collective
 from .job import POINT_TO_POINT, Job, read_job
 from .packets import varint
