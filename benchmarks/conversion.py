@@ -126,8 +126,7 @@ def main(what: str, file: Path, size: int) -> None:
         if what == "convert":
             rows = kineto([file], file.with_suffix(".eidola"), overwrite=True).spans
         else:
-            tables = read_all(file) if what == "all" else [read_events(file).table]
-            rows = sum(table.num_rows for table in tables)
+            rows = sum(t.num_rows for t in read_all(file)) if what == "all" else len(read_events(file).rows)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = {

@@ -33,11 +33,16 @@ _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[None]:
-    """Let what is made inside keep its files in `folder`, which is there and on a disk with room."""
-    token = _folder.set(folder)
+    """Let what is made inside keep its files in `folder`, which is there and on a disk with room.
+
+    Arrow's memory is that of the system meanwhile, to which it goes back: other pools of its keep what they had.
+    """
+    token, pool = _folder.set(folder), pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
     try:
         yield
     finally:
+        pa.set_memory_pool(pool)
         _folder.reset(token)
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,8 +156,11 @@ def opened():
 def test_arrays_beyond_the_budget_are_files_without_names(tmp_path, monkeypatch):
     monkeypatch.setattr("eidola.convert.scratch.IN_MEMORY_BYTES", 1 << 16)
     before = opened()
+    pool = pa.default_memory_pool().backend_name
     with scratch_in(tmp_path):
         scratch = Scratch()
+        assert pa.default_memory_pool().backend_name == "system"
+    assert pa.default_memory_pool().backend_name == pool
     some = scratch.empty(1 << 12, np.int64)
     assert opened() == before
     many = scratch.empty(1 << 20, np.int64)
