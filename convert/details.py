@@ -54,9 +54,9 @@ class Details:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._first: list[int] = []  # of each of the lists added
-        self._texts: list[npt.NDArray[np.uint8]] = []  # a line a detail
+        self._texts: list[npt.NDArray[np.uint8]] = []
         self._count = 0
-        self._host, self._kernel, self._labelled = (Column(scratch) for _ in range(3))
+        self._host, self._kernel, self._end, self._labelled = (Column(scratch) for _ in range(4))
 
     def add(self, details: Sequence[Detail]) -> None:
         """Add some. Of several of one name, time and thread the last counts."""
@@ -67,8 +67,9 @@ class Details:
             self._kernel.append(hash((told.name, told.start_ns)))
             if "Collective name" in told.args:
                 self._labelled.append(told.start_ns)
-        lines = "\n".join(json.dumps([d.name, d.start_ns, d.tid, d.args], default=_number) for d in details)
-        self._texts.append(self._scratch.keep(np.frombuffer(lines.encode(), np.uint8)))
+        texts = [json.dumps([d.name, d.start_ns, d.tid, d.args], default=_number) for d in details]
+        self._end.add(np.cumsum([len(text) for text in texts]))
+        self._texts.append(self._scratch.keep(np.frombuffer("".join(texts).encode("ascii"), np.uint8)))
         self._first.append(self._count)
         self._count += len(details)
 
@@ -76,11 +77,13 @@ class Details:
         return self._count
 
     def __iter__(self) -> Iterator[Detail]:
+        self.index()
         return map(self._at, range(len(self)))
 
     def _at(self, row: int) -> Detail:
         some = bisect_right(self._first, row) - 1
-        return Detail(*json.loads(self._texts[some].tobytes().split(b"\n")[row - self._first[some]]))
+        begin = int(self._ends[row - 1]) if row > self._first[some] else 0
+        return Detail(*json.loads(self._texts[some][begin : int(self._ends[row])].tobytes()))
 
     def labelled(self) -> Ints:
         """Return the sorted times at which something starts that names its collective."""
@@ -88,6 +91,7 @@ class Details:
 
     def index(self) -> None:
         """Make all that was added to be found."""
+        self._ends = self._end.values()
         self._by_host, self._by_kernel = (
             Lookup(self._scratch, keys, every(self._scratch, len(keys)))
             for keys in (column.values() for column in (self._host, self._kernel))
