@@ -16,7 +16,7 @@ from .scanner import NULL
 from .scratch import Scratch
 
 CHUNK_ROWS = 1 << 16
-_RELEASED = 8  # chunks, or tables, after which memory is released
+_RELEASED = 4  # chunks, or tables, after which memory is released
 _TYPES = tuple(np.dtype(f"i{size}") for size in (1, 2, 4, 8))
 Ints = npt.NDArray[np.int64]
 
