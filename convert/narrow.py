@@ -66,8 +66,10 @@ class Column:
     def parts(self) -> Iterator[Ints]:
         """Yield all values some at a time, NULL for those that are none."""
         self._flush()
-        for chunk in self.chunks:
+        for number, chunk in enumerate(self.chunks, 1):
             yield filled(chunk, NULL).astype(np.int64)
+            if not number % _RELEASED:
+                self._scratch.release()
 
     def values(self, null: int = NULL) -> npt.NDArray[np.integer]:
         """Return all values, of the type of the widest chunk where that also holds `null`."""

@@ -29,7 +29,8 @@ def parts(scratch: Scratch, keys: Array, chosen: Iterable[Array]) -> Iterator[Ar
     """
     count = -(-len(keys) // SORTED_ROWS)
     step = max(1, len(keys) // (max(count, 1) * _SAMPLED))
-    sample = np.sort(np.concatenate([keys[:0], *(keys[b][::step] for b in scratch.blocks(len(keys)))]))
+    # Copied a block at a time: a view would touch all pages at once, when it is sorted.
+    sample = np.sort(np.concatenate([keys[:0], *(keys[b][::step].copy() for b in scratch.blocks(len(keys)))]))
     cuts = np.unique(sample[np.arange(1, count) * len(sample) // max(count, 1)])
     held: list[list[Array]] = [[] for _ in range(len(cuts) + 1)]
     for rows in chosen:
