@@ -15,7 +15,7 @@ from .narrow import Column
 from .operations import operation_of
 from .parts import Part
 from .scanner import CALL
-from .sorting import Array, Ints, Lookup, row_type
+from .sorting import Array, Ints, Lookup, gathered, row_type
 from .work import ON_GPU, Work
 
 HANDOVER_NS = 50_000
@@ -185,9 +185,7 @@ def _event_syncs(work: Work, edges: Edges) -> None:
     spans = by_end(work) if calls_of else np.empty(0, np.int64)
     if not len(spans):
         return
-    ends = work.scratch.empty(len(spans), np.int64)
-    for block in work.scratch.blocks(len(spans)):
-        ends[block] = work.end_ns[spans[block]]
+    ends = gathered(work.scratch, work.end_ns, spans)
     for calls in calls_of:
         at = np.searchsorted(ends, work.end_ns[calls], side="right") - 1
         gpu = spans[np.maximum(at, 0)]

@@ -22,22 +22,19 @@ class Launches:
     def __init__(self, work: Work, collectives: set[int]) -> None:
         scratch = work.scratch
         spans = collected(scratch, _launched(work), len(work))
-        times = scratch.empty(len(spans), np.int64)
-        for block in scratch.blocks(len(spans)):
-            times[block] = work.start_ns[work.launch[spans[block]]]
+        calls = gathered(scratch, work.launch, spans)
+        times = gathered(scratch, work.start_ns, calls)
         order = order_of(
             scratch, times, every(scratch, len(spans)), lambda rows: (work.start_ns[spans[rows]],)
         )
         self.spans, self.times = gathered(scratch, spans, order), gathered(scratch, times, order)
         self._lane = gathered(scratch, work.lane, self.spans)
         self.lanes = grouped(scratch, self._lane)
-        threads = scratch.empty(len(spans), work.tid.dtype)
+        self.threads = grouped(scratch, gathered(scratch, work.tid, gathered(scratch, calls, order)))
         communicates = scratch.empty(len(spans), np.int8)
         known = np.fromiter(sorted(collectives), np.int64)
         for block in scratch.blocks(len(spans)):
-            threads[block] = work.tid[work.launch[self.spans[block]]]
             communicates[block] = np.isin(self.spans[block], known)
-        self.threads = grouped(scratch, threads)
         kinds = grouped(scratch, communicates)
         self.compute, self.communication = (kinds.get(kind, self.spans[:0]) for kind in (0, 1))
         self._elsewhere = self._before_on_another_lane(work)

@@ -1,5 +1,6 @@
 """Sorting, gathering and looking up arrays that need not fit in memory, some rows at a time."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -86,14 +87,17 @@ def collected(scratch: Scratch, found: Iterable[Array], most: int) -> Array:
     return out[:done]
 
 
+def counted(values: Array) -> dict[int, int]:
+    """Return how often each value is in (n,) `values`."""
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
 def grouped(scratch: Scratch, values: Array) -> dict[int, Array]:
     """Return the places of every value in (n,) `values`, ascending, by value."""
-    counts: dict[int, int] = {}
+    counts = Counter[int]()
     for block in scratch.blocks(len(values)):
-        for value, count in zip(
-            *(a.tolist() for a in np.unique(values[block], return_counts=True)), strict=True
-        ):
-            counts[value] = counts.get(value, 0) + count
+        counts.update(counted(values[block]))
     places = scratch.empty(len(values), row_type(len(values)))
     ends = dict(zip(counts, np.cumsum(list(counts.values())).tolist(), strict=True))
     groups = {value: places[end - counts[value] : end] for value, end in ends.items()}

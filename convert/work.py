@@ -19,7 +19,7 @@ from .events import Events
 from .narrow import Table, filled
 from .scanner import ANNOTATION, CALL, COPY, KERNEL, SYNC
 from .scratch import Scratch
-from .sorting import Array, Ints, gathered, order_of, parts, row_type
+from .sorting import Array, Ints, counted, gathered, order_of, parts, row_type
 
 KIND_NAMES = {KERNEL: "kernel", COPY: "copy", CALL: "host_call", ANNOTATION: "annotation"}
 ON_GPU = (KERNEL, COPY)
@@ -178,9 +178,7 @@ def _lanes(table: Table, kinds: Array) -> tuple[npt.NDArray[np.int32], list[str]
         known = kinds[rows] != SYNC
         device, stream, tid = (filled(column, -1)[known] for column in chunk)
         gpu = kinds[rows][known] <= COPY
-        devices.update(
-            dict(zip(*(a.tolist() for a in np.unique(device[gpu], return_counts=True)), strict=True))
-        )
+        devices.update(counted(device[gpu]))
         keys = (~gpu, np.where(gpu, device, -1), np.where(gpu, stream, tid))
         values, places = zip(*(np.unique(key, return_inverse=True) for key in keys), strict=True)
         codes, at = np.unique(np.ravel_multi_index(places, [len(v) for v in values]), return_inverse=True)
